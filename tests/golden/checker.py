@@ -37,11 +37,11 @@ KINDS = {
 
 
 class GoldenError(ValueError):
-    """A file that cannot be checked: unreadable, of an unknown kind, or with arrays nothing compares."""
+    """A file that cannot be checked: unreadable, unknown kind, or arrays that nothing compares."""
 
 
 class Pair(NamedTuple):
-    """What this project computes, what the official code computed, and the largest relative error allowed."""
+    """This project's array, the official code's, and the largest relative error allowed."""
 
     got: np.ndarray
     want: np.ndarray
@@ -84,8 +84,8 @@ class Golden:
             zlib.error,
         ) as error:
             raise GoldenError(
-                f"{self.path}: not a readable golden file ({type(error).__name__}: {error}); it must be an .npz with "
-                "a `meta` JSON string that names its `kind`"
+                f"{self.path}: not a readable golden file ({type(error).__name__}: {error}); "
+                "it must be an .npz with a `meta` JSON string that names its `kind`"
             ) from error
         self._unread = set(self._arrays)
 
@@ -117,7 +117,7 @@ class Golden:
         return self.meta[key]
 
     def weights(self) -> dict[str, np.ndarray]:
-        """All parameters of the random network, official name -> float32 array of the PyTorch shape."""
+        """All parameters of the random network: official name -> float32, PyTorch shape."""
         seed = self.require("seed")
         return {key: _parameter(seed, key, shape) for key, shape in self.require("shapes").items()}
 
@@ -153,7 +153,8 @@ def check_file(path: str | Path) -> list[Row]:
     """Check one golden file of any known kind.
 
     Raises:
-      GoldenError: the file is unreadable or incomplete, its kind is unknown, or an array was not read.
+      GoldenError: the file is unreadable or incomplete, its kind is unknown, or an array of it was
+        not read.
     """
     golden = Golden(path)
     if golden.kind not in KINDS:

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read and write weight files: safetensors, and PyTorch's own format without running its pickle."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+
+def read_tensors(path: str | Path, *, entry: str | None = None) -> dict[str, np.ndarray]:
+    """All tensors of a weight file, name -> array in the file's layout.
+
+    `.safetensors` needs nothing else; `.pt .pth .bin .ckpt` need PyTorch, are read with
+    `weights_only=True` and so never execute code. bfloat16 comes back as float32 from those.
+
+    Args:
+      entry: key of the state dict inside a `.ckpt`-like file, such as "state_dict".
+
+    Raises:
+      ValueError: unknown suffix, unreadable content, or content that is not names and tensors.
+      FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weight file")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+    if path.suffix in _TORCH_SUFFIXES:
+        return _read_torch(path, entry)
+    known = (".safetensors", *_TORCH_SUFFIXES)
+    raise ValueError(f"{path}: suffix {path.suffix!r} is unknown; known suffixes: {known}")
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a `.safetensors` file; it appears whole or not at all.
+
+    Raises:
+      ValueError: another suffix.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: weights are written as .safetensors; change the suffix")
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: np.array(value, order="C") for name, value in tensors.items()}, partial)
+    os.replace(partial, path)
+
+
+def _read_torch(path: Path, entry: str | None) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: reading {path.suffix} files needs PyTorch (pip install torch); or convert "
+            "the file to .safetensors elsewhere"
+        ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: cannot be read as plain tensors ({error})") from error
+    if entry is not None:
+        if not isinstance(content, Mapping) or entry not in content:
+            raise ValueError(f"{path}: has no entry {entry!r}")
+        content = content[entry]
+    is_tensors = isinstance(content, Mapping) and all(map(torch.is_tensor, content.values()))
+    if not is_tensors:
+        inside = list(content)[:12] if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f"{path}: holds {inside}, not only tensors; name the state dict by entry=")
+    wide = {torch.bfloat16: torch.float32}
+    return {name: x.to(wide.get(x.dtype, x.dtype)).numpy() for name, x in content.items()}
