@@ -62,7 +62,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     OPTIONS = Options
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012
     # TFDS would find this by importlib_resources, which it needs but does not declare.
     code_path = epath.Path(__file__)
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 
 from mmdisco_jax.inputs import DATASETS
 
+Example = dict[str, Any]
 _INFO_FILE = "dataset_info.json"
 
 
@@ -25,7 +25,7 @@ class DamagedDatasetError(RuntimeError):
 
 
 class RecordSource:
-    """One split of a prepared dataset; `source[i]` is record i as a dict of numpy values.
+    """One split of a prepared dataset; `source[i]` is record i: arrays, numbers and strings.
 
     Fulfils grain's `RandomAccessDataSource`. Attributes: `directory`, `split`, and `metadata`
     (`fps`, `sample_rate_hz`, `clip_seconds`, ...: what the builder says of every clip).
@@ -52,11 +52,12 @@ class RecordSource:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> Example:
         try:
-            return self._records[index]
+            record = self._records[index]
         except RuntimeError as error:  # array_record's checksums raise it for any damage
             raise _damaged(self.directory, error, record=f"{self.split}[{index}]") from error
+        return {k: v.decode() if isinstance(v, bytes) else v for k, v in record.items()}
 
     def __repr__(self) -> str:
         return f"RecordSource({str(self.directory)!r}, {self.split!r}, {len(self)} records)"
@@ -73,7 +74,7 @@ class InMemorySource:
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> Example:
         return dict(self._examples[index])
 
 
