@@ -23,8 +23,9 @@ def page_html(page: GalleryPage) -> str:
         "title": escape(page.title),
         "description": escape(page.description),
         "key": _key(page.tolerance_seconds),
-        "body": (_table(page.table) if page.table else "")
-        + "".join(_seed(seed, page.tolerance_seconds) for seed in page.seeds),
+        "link": '<a href="#results">The results in numbers</a>' if page.table else "",
+        "seeds": "".join(_seed(seed, page.tolerance_seconds) for seed in page.seeds),
+        "table": _table(page.table) if page.table else "",
     }
     # One pass, so that a text that looks like a field is not filled in again.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: fields[found[1]], template)
@@ -34,7 +35,7 @@ def _key(tolerance_seconds: float) -> str:
     return (
         f"{_triangle('seen')} marks an impact you see and {_triangle('heard')} the start of a "
         "sound you hear: the two are filled and joined by a line when they come within "
-        f"±{1000 * tolerance_seconds:.0f} ms of each other, and hollow when nothing answers."
+        f"±{1000 * tolerance_seconds:.3g} ms of each other, and hollow when nothing answers."
     )
 
 
@@ -150,9 +151,10 @@ def _table(table: GalleryTable) -> str:
         for row in table.rows
     )
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Table of results"><table>'
+        f'<section id="results"><h2>Results</h2><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="Table of results"><table>'
         f"<caption>{escape(table.caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>\n"
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>\n"
     )
 
 

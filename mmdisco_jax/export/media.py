@@ -4,8 +4,9 @@
 What is exact in an MP4 of `write_mp4`: frame i is shown at i / fps, and sample 0 of the sound is
 heard at time 0. AAC encoders put a run of priming samples before the sound; the file's edit list
 skips them, and PyAV and the browsers honour it. There are no B-frames, so no video delay either.
-What is not: both codecs are lossy, and a decoder that ignores the edit list's end returns up to
-1023 samples of silence after the last one (the audio stream's duration is exact: cut there).
+What is not: both codecs are lossy; the file counts the sound's duration in steps of 16 samples,
+rounded up; and a decoder that ignores the edit list's end returns up to 1023 samples of padding
+after the last one (cut at the audio stream's duration).
 """
 
 import io

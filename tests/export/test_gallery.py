@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page: complete, escaped, self-contained, and written only when its files are there."""
+
+import dataclasses
+import html.parser
+import itertools
+import re
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from mmdisco_jax.export.gallery import (
+    GalleryClip,
+    GalleryPage,
+    GallerySeed,
+    GalleryTable,
+    write_gallery,
+)
+from mmdisco_jax.export.gallery_html import page_html
+from mmdisco_jax.export.matching import match_times
+
+ODD = "<b>\"&'</b>{{seeds}} \u00bd"
+
+
+def clip(**changes):
+    fields = {
+        "label": "guided",
+        "video": "a b/#1%?.mp4",
+        "spectrogram": "a b/1.png",
+        "clip_seconds": 2.0,
+        "impact_seconds": (0.5, 1.5),
+        "onset_seconds": (0.52, 1.0),
+        "scores": {"F1": 0.5, "colour": True, "other": False},
+    }
+    return GalleryClip(**(fields | changes))
+
+
+def page(*clips, **changes):
+    fields = {
+        "title": "Title",
+        "description": "About",
+        "seeds": (GallerySeed(seed=7, clips=clips),),
+        "tolerance_seconds": 1 / 16,
+    }
+    return GalleryPage(**(fields | changes))
+
+
+class Parser(html.parser.HTMLParser):
+    """All tags with their attributes, and the visible text."""
+
+    VOID = frozenset({"meta", "link", "img", "input"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in {"script", "style"}:
+            self.text += data
+
+    def attributes(self, tag, name):
+        return [attrs[name] for t, attrs in self.tags if t == tag and name in attrs]
+
+
+def test_every_clip_with_its_files_marks_and_scores():
+    table = GalleryTable(caption="Cap", header=("Samples", "F1"), rows=(("real", 0.956), ("n", 3)))
+    found = Parser(page_html(page(clip(label="alone"), clip(film_strip="s.png"), table=table)))
+    assert not found.open
+    assert [unquote(u) for u in found.attributes("video", "src")] == ["a b/#1%?.mp4"] * 2
+    assert set(found.attributes("video", "preload")) == {"metadata"}
+    assert [unquote(u) for u in found.attributes("img", "src")] == [
+        "a b/1.png", "s.png", "a b/1.png",
+    ]  # fmt: skip
+    for text in ("Title", "About", "Seed 7", "alone", "guided", "1 of 2", "Cap", "0.96", "real",
+                 "0.50", "✓ yes", "✗ no", "1 sound without an impact", "±62.5 ms"):  # fmt: skip
+        assert text in found.text, text
+    styles = [s for s in found.attributes("svg", "style") if s]
+    expected = ["25.000", "75.000", "26.000", "50.000"] * 2
+    assert [re.findall(r"left:([\d.]+)%", s)[0] for s in styles] == expected
+    # One joined pair, one impact alone and one sound alone in each clip.
+    assert found.attributes("line", "class") == ["", "alone", "alone"] * 2
+    assert all(found.attributes("img", "alt"))
+
+
+def test_text_is_escaped_and_never_taken_for_a_field():
+    table = GalleryTable(caption=ODD, header=(ODD,), rows=((ODD,),))
+    odd = clip(label=ODD, scores={ODD: ODD}, video=f"{ODD}.mp4".replace("/", "-"))
+    text = page_html(
+        page(
+            odd,
+            title=ODD,
+            description=ODD,
+            table=table,
+            seeds=(GallerySeed(seed=ODD, clips=(odd, odd)),),
+        )
+    )
+    found = Parser(text)
+    assert not found.open and "b" not in {tag for tag, _ in found.tags}
+    assert found.text.count(ODD) >= 10
+    assert len(found.attributes("video", "src")) == 2
+
+
+def test_nothing_is_fetched_from_elsewhere():
+    found = Parser(page_html(page(clip())))
+    links = [v for _, attrs in found.tags for k, v in attrs.items() if k in {"src", "href"}]
+    assert links and not [v for v in links if re.match(r"(https?:|//|/)", v)]
+    assert "@import" not in page_html(page(clip())) and "url(" not in page_html(page(clip()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"video": "/etc/a.mp4"}, "relative"),
+        ({"video": "../a.mp4"}, "relative"),
+        ({"spectrogram": "a\\b.png"}, "relative"),
+        ({"film_strip": ""}, "relative"),
+        ({"clip_seconds": 0.0}, "clip_seconds"),
+        ({"impact_seconds": (2.5,)}, "2.5 s"),
+        ({"onset_seconds": (float("nan"),)}, "nan s"),
+        ({"impact_colour": "red;background:url(x)"}, "#rrggbb"),
+    ],
+)
+def test_refuses(changes, message):
+    with pytest.raises(ValueError, match=message):
+        clip(**changes)
+
+
+def test_uneven_table_is_refused():
+    with pytest.raises(ValueError, match="2 cells"):
+        GalleryTable(caption="", header=("a",), rows=(("x", 1.0),))
+
+
+def test_writes_only_when_the_files_are_there(tmp_path):
+    short = dataclasses.replace(clip(), video="a.mp4", spectrogram="a.png")
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(FileNotFoundError, match=r"a\.png.*media first"):
+        write_gallery(tmp_path / "index.html", page(short))
+    assert not (tmp_path / "index.html").exists()
+    (tmp_path / "a.png").touch()
+    write_gallery(tmp_path / "index.html", page(short))
+    assert "Seed 7" in (tmp_path / "index.html").read_text("utf-8")
+
+
+def best_by_search(first, second, tolerance):
+    """The size of the largest matching, by trying every assignment."""
+    longer, shorter = sorted([first, second], key=len, reverse=True)
+    return max(
+        sum(abs(a - b) <= tolerance for a, b in zip(order, shorter, strict=True))
+        for order in itertools.permutations(longer, len(shorter))
+    )
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_matching_is_as_large_as_can_be(seed):
+    rng = np.random.default_rng(seed)
+    first, second = (rng.integers(0, 12, rng.integers(0, 5)).tolist() for _ in range(2))
+    pairs = match_times(first, second, 2)
+    assert all(abs(first[i] - second[j]) <= 2 for i, j in pairs)
+    assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
+    assert len(pairs) == best_by_search(first, second, 2)
