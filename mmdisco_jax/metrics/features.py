@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of clips that need no downloaded weights: pixels and log-mel, on principal axes of real clips.
+
+A distance on them compares runs on one dataset. It is **not** FVD or FAD, whose features come from
+networks trained on other data, and its numbers mean nothing beside theirs.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import librosa
+import numpy as np
+
+DIMENSIONS = 24
+VIDEO_EDGE = 32  # larger frames are first averaged down to this many pixels a side
+MEL_BINS, FFT_SIZE, HOP_SECONDS = 32, 1024, 1 / 32
+MEL_FLOOR = 1e-4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Projection:
+    """Principal axes of one modality's real clips: mean [d], axes [k, d] (orthonormal rows)."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Rows [n, d] -> features float64 [n, k], in the rows' own units."""
+        if rows.ndim != 2 or rows.shape[1] != len(self.mean):
+            raise ValueError(
+                f"rows have shape {rows.shape}, the axes were fitted on [n, {len(self.mean)}]: "
+                "clips of another length or size cannot be compared"
+            )
+        return (rows - self.mean) @ self.axes.T
+
+    def save(self, path: Path) -> None:
+        """Write an .npz that `load` reads."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, mean=self.mean, axes=self.axes)
+
+    @staticmethod
+    def load(path: Path) -> "Projection":
+        with np.load(path, allow_pickle=False) as stored:
+            return Projection(mean=stored["mean"], axes=stored["axes"])
+
+
+def fit(rows: np.ndarray, dimensions: int = DIMENSIONS) -> Projection:
+    """The leading principal axes of real clips' rows [n, d]; n and d must exceed `dimensions`."""
+    if min(rows.shape) <= dimensions:
+        raise ValueError(
+            f"rows of shape {rows.shape} do not span {dimensions} axes: "
+            f"give more than {dimensions} reference clips"
+        )
+    rows = np.asarray(rows, np.float64)
+    mean = rows.mean(0)
+    axes = np.linalg.svd(rows - mean, full_matrices=False)[2][:dimensions]
+    return Projection(mean=mean, axes=axes)
+
+
+def video_rows(video: np.ndarray, sample_rate_hz: int = 0) -> np.ndarray:
+    """Pixels in [-1, 1] of videos uint8 [b, f, h, w, 3], float64 [b, f * h' * w' * 3].
+
+    Frames larger than 32 pixels a side are averaged over whole blocks first.
+    """
+    del sample_rate_hz  # the same form as audio_rows
+    b, f, h, w, c = video.shape
+    block = max(1, min(h, w) // VIDEO_EDGE)
+    high, wide = h // block, w // block
+    cut = video[:, :, : high * block, : wide * block].reshape(b, f, high, block, wide, block, c)
+    return (cut.mean((3, 5)) / 127.5 - 1).reshape(b, -1)
+
+
+def audio_rows(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """log10 mel magnitude of sounds int16 [b, samples], float64 [b, frames * 32].
+
+    32 mel bands, 64 ms windows every 31 ms, floor 1e-4 (below what 16 bits resolve).
+    """
+    size = round(FFT_SIZE * sample_rate_hz / 16_000)
+    mel = librosa.feature.melspectrogram(
+        y=audio.astype(np.float32) / 32768.0,
+        sr=sample_rate_hz,
+        n_fft=size,
+        hop_length=round(HOP_SECONDS * sample_rate_hz),
+        n_mels=MEL_BINS,
+        power=1.0,
+    )
+    return np.log10(np.maximum(mel, MEL_FLOOR)).astype(np.float64).reshape(len(audio), -1)
+
+
+ROWS = {"video": video_rows, "audio": audio_rows}

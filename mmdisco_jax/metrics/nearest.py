@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Are generated clips copies of training clips? Nearest neighbours, on the features of `features`.
+
+For each generated clip, the distance to its nearest reference clip over the median distance from a
+reference clip to its nearest other one. Real held-out clips score about 1, copies score 0.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from mmdisco_jax.metrics import api, bootstrap, features
+
+COPY_RATIO = 0.1  # nearer than a tenth of the usual distance counts as a copy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Memorisation:
+    """Results: the mean ratio (`nearest_*`, near 1 is healthy) and the share of copies (`copies_*`)."""
+
+    protocol: str
+    context: api.Context
+    modality: str
+    projection: features.Projection
+    tree: cKDTree
+    usual: float
+
+    def init(self) -> api.State:
+        return {"rows": np.zeros((0, 1))}
+
+    def update(self, state: api.State, batch: api.Batch) -> api.State:
+        clips = dict(zip(("video", "audio"), api.clips_of(batch), strict=True))[self.modality]
+        found = self.projection(features.ROWS[self.modality](clips, self.context.sample_rate_hz))
+        return self.merge(state, {"rows": self.tree.query(found)[0][:, None] / self.usual})
+
+    def merge(self, left: api.State, right: api.State) -> api.State:
+        return api.merge_rows(left, right)
+
+    def compute(self, state: api.State) -> tuple[api.Result, ...]:
+        ratios = api.canonical_rows(state["rows"], self.protocol)[:, 0]
+        columns = {"nearest": (ratios, "neither"), "copies": (ratios < COPY_RATIO, "lower")}
+        results = []
+        for name, (column, better) in columns.items():
+            value, low, high = bootstrap.ratio(
+                column, replicates=self.context.replicates, seed=self.context.seed
+            )
+            results.append(
+                api.Result(
+                    name=f"{name}_{self.modality}",
+                    protocol=self.protocol,
+                    value=value,
+                    low=low,
+                    high=high,
+                    n=len(ratios),
+                    better=better,
+                )
+            )
+        return tuple(results)
+
+
+def _make(context: api.Context, *, modality: str) -> Memorisation:
+    protocol = f"memorisation_{modality}_v1"
+    batch = context.require_reference(protocol)
+    clips = dict(zip(("video", "audio"), api.clips_of(batch), strict=True))[modality]
+    rows = features.ROWS[modality](clips, context.sample_rate_hz)
+    projection = features.fit(rows)
+    tree = cKDTree(projection(rows))
+    usual = float(np.median(tree.query(tree.data, k=2)[0][:, 1]))
+    if usual == 0:
+        raise ValueError("most reference clips are duplicates of another: no scale to compare with")
+    return Memorisation(
+        protocol=protocol, context=context, modality=modality, projection=projection, tree=tree, usual=usual
+    )
+
+
+memorisation_video = functools.partial(_make, modality="video")
+memorisation_audio = functools.partial(_make, modality="audio")
