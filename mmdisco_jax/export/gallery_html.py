@@ -137,7 +137,7 @@ def _timeline(clip: GalleryClip, matches: list[tuple[int, int]], name: str) -> s
 </div>
 {lane("heard", onsets, heard, clip.onset_colour)}
 <div class="head script" hidden></div>
-<input class="seek script" type="range" min="0" max="{clip.clip_seconds:g}" step="0.01" value="0"
+<input class="seek script" type="range" min="0" max="{clip.clip_seconds:g}" step="0.025" value="0"
  aria-label="Position in {name}, seconds" hidden></div>
 <div class="axis" aria-hidden="true"><span>0 s</span><span>{clip.clip_seconds:g} s</span></div>"""
 
@@ -151,10 +151,10 @@ def _table(table: GalleryTable) -> str:
         for row in table.rows
     )
     return (
-        f'<section id="results"><h2>Results</h2><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="Table of results"><table>'
-        f"<caption>{escape(table.caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>\n"
+        f'<section id="results"><h2>Results</h2><p class="lead" id="caption">'
+        f'{escape(table.caption)}</p><div class="scroll" tabindex="0" role="region" '
+        f'aria-labelledby="caption"><table aria-labelledby="caption"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>\n"
     )
 
 
