@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clips from media files against the closed form of what the files hold at each time."""
+
+import numpy as np
+import pytest
+
+from mmdisco_jax.inputs.media import (
+    ClipSpec,
+    MediaError,
+    MissingAudioError,
+    decode_window,
+    iter_windows,
+)
+from tests.inputs.clock_media import seconds_of, tone, write_clock
+
+SPEC = ClipSpec(clip_seconds=0.5, fps=10, height=16, width=16, sample_rate_hz=16_000)
+STEADY = [i / 30 for i in range(60)]
+
+
+def times_of(window) -> np.ndarray:
+    return seconds_of(window.video.mean(axis=(1, 2, 3)))
+
+
+def wanted_times(window, spec=SPEC) -> np.ndarray:
+    return window.start_seconds + np.arange(spec.num_frames) / spec.fps
+
+
+def tone_error(window, spec=SPEC, keep=slice(None)) -> float:
+    times = window.start_seconds + np.arange(spec.num_samples) / spec.sample_rate_hz
+    return float(np.abs(window.audio / 32768.0 - tone(times))[keep].max())
+
+
+@pytest.mark.parametrize(
+    ("video_start", "sound_start", "first_start"),
+    [(0.0, 0.0, 0.0), (0.0, 0.337, 0.3), (0.4, 0.0, 0.4), (0.069, 0.0, 0.069), (0.2, 0.04, 0.2)],
+)
+def test_late_streams_keep_their_offset(tmp_path, video_start, sound_start, first_start):
+    path = write_clock(
+        tmp_path / "late.mkv",
+        frame_seconds=[video_start + t for t in STEADY],
+        sound_runs=[(sound_start, 2.5)],
+    )
+    windows = list(iter_windows(path, SPEC))
+    assert windows[0].start_seconds == pytest.approx(first_start, abs=1.1e-3)
+    assert len(windows) == int((video_start + 2.0 - first_start) / 0.5 + 1e-6)
+    for k, window in enumerate(windows):
+        assert window.start_seconds == pytest.approx(windows[0].start_seconds + 0.5 * k)
+        # Half a source frame, half a grey level (6 ms) and Matroska's millisecond.
+        assert np.abs(times_of(window) - wanted_times(window)).max() < 1 / 60 + 0.0075
+        # At 220 Hz one sample at 16 kHz is an error of 0.04: this holds the clock to a third of
+        # that. The first window may begin with silence where the sound is a little late.
+        keep = slice(1200, None) if k == 0 else slice(None)
+        assert tone_error(window, keep=keep) < 0.043
+
+
+def test_hole_in_the_sound_is_silence_and_shifts_nothing(tmp_path):
+    runs = [(0.0, 0.6), (0.68, 2.0)]
+    path = write_clock(tmp_path / "hole.mkv", frame_seconds=STEADY, sound_runs=runs)
+    windows = list(iter_windows(path, SPEC))
+    assert len(windows) == 4
+    hole = windows[1].audio[1650:2820]  # 0.603 .. 0.676 s, clear of the filter's ringing
+    assert np.abs(hole).max() < 40
+    assert tone_error(windows[1], keep=slice(2960, None)) < 0.03
+    assert tone_error(windows[3]) < 0.03  # counting samples would be 1280 samples off here
+
+
+def test_frozen_picture_is_held_and_not_looked_ahead(tmp_path):
+    times = [0.0, 0.1, 0.2, 0.9, 1.0]
+    path = write_clock(tmp_path / "vfr.mkv", frame_seconds=times, sound_runs=[(0.0, 1.2)])
+    window = decode_window(path, 0.0, SPEC)
+    assert times_of(window) == pytest.approx([0.0, 0.1, 0.2, 0.2, 0.2], abs=0.0075)
+    second = list(iter_windows(path, SPEC))[1]
+    assert times_of(second) == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.9], abs=0.0075)
+
+
+def test_slow_source_repeats_frames_on_its_own_clock(tmp_path):
+    path = write_clock(
+        tmp_path / "slow.mkv",
+        frame_seconds=[i / 5 for i in range(10)],
+        sound_runs=[(0.0, 2.0)],
+        nominal_fps=5,
+    )
+    spec = ClipSpec(clip_seconds=1.0, fps=20, height=16, width=16, sample_rate_hz=16_000)
+    window = decode_window(path, 0.0, spec)
+    late = wanted_times(window, spec) - times_of(window)
+    assert late.min() > -0.0325  # half a wanted interval ahead and half a grey level
+    assert late.max() < 0.2075
+
+
+def test_sound_is_the_mean_of_the_channels(tmp_path):
+    path = write_clock(
+        tmp_path / "stereo.mkv",
+        frame_seconds=STEADY,
+        sound_runs=[(0.0, 2.0)],
+        channel_gains=(1.0, 0.5),
+    )
+    window = decode_window(path, 0.5, SPEC)
+    times = 0.5 + np.arange(SPEC.num_samples) / SPEC.sample_rate_hz
+    assert np.abs(window.audio / 32768.0 - 0.75 * tone(times)).max() < 0.01
+
+
+@pytest.mark.parametrize("policy", ["pad", "centre_crop"])
+@pytest.mark.parametrize("size", [(16, 32), (32, 16), (32, 32)])
+def test_aspect_is_kept(tmp_path, policy, size):
+    path = write_clock(
+        tmp_path / "wide.mkv", frame_seconds=STEADY, sound_runs=[(0.0, 1.0)], size=size
+    )
+    spec = ClipSpec(
+        clip_seconds=0.5, fps=10, height=16, width=16, sample_rate_hz=16_000, spatial=policy
+    )
+    frame = decode_window(path, 0.1, spec).video[0]
+    rows, columns = (frame.max(axis=(1, 2)) > 20).sum(), (frame.max(axis=(0, 2)) > 20).sum()
+    whole = {(16, 32): (8, 16), (32, 16): (16, 8), (32, 32): (16, 16)}[size]
+    assert (rows, columns) == (whole if policy == "pad" else (16, 16))
+
+
+def test_decode_window_agrees_with_iteration(tmp_path):
+    path = write_clock(tmp_path / "a.mkv", frame_seconds=STEADY, sound_runs=[(0.0, 2.0)])
+    for window in iter_windows(path, SPEC):
+        again = decode_window(path, window.start_seconds, SPEC)
+        np.testing.assert_array_equal(again.video, window.video)
+        np.testing.assert_array_equal(again.audio, window.audio)
+    with pytest.raises(MediaError, match="no whole window"):
+        decode_window(path, 1.9, SPEC)
+
+
+def test_unusable_files_say_why(tmp_path):
+    silent = write_clock(
+        tmp_path / "silent.mkv", frame_seconds=STEADY, sound_runs=[], channel_gains=()
+    )
+    with pytest.raises(MissingAudioError, match=r"silent.mkv.*no sound"):
+        list(iter_windows(silent, SPEC))
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    with pytest.raises(MediaError, match=r"text.mp4.*cannot be decoded"):
+        list(iter_windows(text, SPEC))
+    with pytest.raises(MediaError, match=r"gone.mp4.*cannot be decoded"):
+        list(iter_windows(tmp_path / "gone.mp4", SPEC))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fps": 0}, "fps is 0"),
+        ({"clip_seconds": 0.55}, "whole number of frames"),
+        ({"spatial": "stretch"}, "stretch"),
+    ],
+)
+def test_spec_is_checked(change, message):
+    good = {"clip_seconds": 0.5, "fps": 10, "height": 16, "width": 16, "sample_rate_hz": 16_000}
+    with pytest.raises(ValueError, match=message):
+        ClipSpec(**{**good, **change})
