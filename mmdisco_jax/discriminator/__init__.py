@@ -1,2 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Discriminators of real against independently generated pairs; they know no sampler."""
+"""The joint discriminator: real pairs against independent ones. It knows no sampler."""
+
+from mmdisco_jax.registry import Registry
+
+DISCRIMINATORS = Registry(
+    "discriminator",
+    {"aligned": "mmdisco_jax.discriminator.aligned:build"},
+)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded default: a ball that bounces and rings, from data to guided samples on a laptop.
+
+The argument chooses what `train` trains:
+
+    python launch.py prepare  --config=configs/bounce.py --workdir=runs/bounce
+    python launch.py train    --config=configs/bounce.py:video --workdir=runs/bounce/video
+    python launch.py train    --config=configs/bounce.py:audio --workdir=runs/bounce/audio
+    python launch.py train    --config=configs/bounce.py:discriminator --workdir=runs/bounce/disc
+    python launch.py sample   --config=configs/bounce.py --workdir=runs/bounce/samples
+    python launch.py evaluate --config=configs/bounce.py --workdir=runs/bounce/samples
+"""
+
+import ml_collections
+
+TARGETS = ("video", "audio", "discriminator")
+
+
+def _linear_schedule():
+    return {"name": "linear", "num_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+
+
+def _train(target: str) -> dict:
+    common = {
+        "target": target,
+        "warmup_steps": 100,
+        "final_fraction": 0.02,
+        "b2": 0.99,
+        "clip_norm": 1.0,
+        "weight_decay": 0.0,
+        "ema_decay": 0.998,
+        "max_weight": 10.0,
+        "time": {"focus": 0.0, "low": 0, "high": 0},
+        "log_every": 20,
+        "save_every": 250,
+    }
+    if target == "video":
+        time = {"focus": 0.5, "low": 300, "high": 850}
+        return common | {"batch_size": 64, "num_steps": 3000, "learning_rate": 1.5e-3, "time": time}
+    if target == "audio":
+        time = {"focus": 0.3, "low": 200, "high": 800}
+        return common | {"batch_size": 64, "num_steps": 2500, "learning_rate": 1.5e-3, "time": time}
+    return common | {"batch_size": 32, "num_steps": 1500, "learning_rate": 1e-3}
+
+
+def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
+    if target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}.")
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.data = {
+        "name": "bounce",
+        "dir": "runs/data",
+        "options": {"num_train": 16_000, "num_test": 1024, "seed": 0},
+        "flip_probability": 0.5,
+        "num_workers": 0,
+        "in_memory": True,
+    }
+    config.schedules = {"audio": _linear_schedule(), "video": _linear_schedule()}
+    config.codecs = {
+        "video": {"name": "pixels"},
+        "audio": {
+            "name": "log_mel",
+            "sample_rate_hz": 16_000,
+            "num_frames": 64,
+            "num_mels": 32,
+            "hop_length": 500,
+            "n_fft": 1024,
+            "low": -2.5,
+            "high": 1.0,
+        },
+    }
+    config.bases = {
+        "video": {
+            "name": "patch_transformer",
+            "sample_shape": (16, 32, 32, 3),
+            "patch": (1, 8, 8),
+            "patch_width": 64,
+            "width": 192,
+            "depth": 6,
+            "num_heads": 4,
+        },
+        "audio": {
+            "name": "patch_transformer",
+            "sample_shape": (64, 32, 1),
+            "patch": (4, 32),
+            "patch_width": 0,
+            "width": 160,
+            "depth": 5,
+            "num_heads": 4,
+        },
+    }
+    config.train = _train(target)
+    config.lock()
+    return config

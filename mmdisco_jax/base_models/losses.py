@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loss of a base model: noise prediction, with a weight per noise level."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mmdisco_jax.process.noising import TimeSampler, draw_noise, noisy
+from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.types import Array
+
+
+def noise_prediction(
+    eps_fn: Callable[[Array, Array], Array],
+    x0: Array,
+    key: Array,
+    schedule: Schedule,
+    time_sampler: TimeSampler,
+    *,
+    max_weight: float,
+    num_bins: int = 10,
+) -> tuple[Array, dict[str, Array]]:
+    """Mean over the batch of w(t) |x0_hat - x0|^2, with w = min(1 / sigma^2, max_weight).
+
+    The error of eps is alpha / sigma times that of x0, and that of v is 1 / sigma times: with no
+    maximum this is the v-weighting of the noise-prediction loss (Salimans and Ho 2022); the maximum
+    keeps the few cleanest levels from ruling the rest (min-SNR, Hang et al. 2023).
+
+    Args:
+      eps_fn: (x_t [b ...], t [b]) -> eps.
+      x0: clean samples [b ...].
+      num_bins: noise-level bins of the logged error `x0_error/<bin>` (an empty bin is nan).
+    """
+    key_t, key_noise = jax.random.split(key)
+    t = time_sampler(key_t, x0.shape[0])
+    eps = draw_noise(key_noise, {"x": x0})["x"]
+    x_t = noisy(x0, eps, t, schedule)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    axes = tuple(range(1, x0.ndim))
+    eps_error = jnp.square(eps_fn(x_t, t) - eps).mean(axes)
+    x0_error = eps_error * jnp.square(sigma / alpha)
+    weight = jnp.minimum(1 / jnp.square(sigma), max_weight)
+    level = t * num_bins // schedule.num_timesteps
+    one_hot = (level[:, None] == jnp.arange(num_bins)).astype(jnp.float32)
+    by_level = (one_hot * x0_error[:, None]).sum(0) / one_hot.sum(0)
+    metrics = {f"x0_error/{i}": by_level[i] for i in range(num_bins)}
+    return jnp.mean(weight * x0_error), metrics
+

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signal <-> what the diffusion models see. Each codec is a frozen dataclass with encode and decode."""
+
+from mmdisco_jax.registry import Registry
+
+CODECS = Registry(
+    "codec",
+    {
+        "pixels": "mmdisco_jax.codecs.pixels:Pixels",
+        "log_mel": "mmdisco_jax.codecs.log_mel:LogMel",
+    },
+)

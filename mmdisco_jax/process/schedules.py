@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Noise schedules: x_t = alpha(t) x_0 + sigma(t) eps, with alpha^2 = abar and sigma^2 = 1 - abar.
+
+Tables are made in double precision and only their final values are rounded to float32: near t = 0,
+`1 - abar` is 1e-4 and would lose three digits if it were subtracted in float32.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from mmdisco_jax.types import Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule:
+    """A discrete variance-preserving schedule of T levels.
+
+    abar: float64 [T], the cumulative product of 1 - beta, strictly decreasing inside (0, 1).
+    """
+
+    abar: np.ndarray
+
+    def __post_init__(self):
+        table = np.asarray(self.abar, np.float64)
+        inside = table.ndim == 1 and len(table) and 0 < table[-1] and table[0] < 1
+        if not inside or not np.all(np.diff(table) < 0):
+            raise ValueError(
+                f"a schedule's abar must fall strictly inside (0, 1); got shape {table.shape} from "
+                f"{table.ravel()[:1]} to {table.ravel()[-1:]}. Check beta_start and beta_end."
+            )
+        object.__setattr__(self, "abar", table)
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.abar)
+
+    def alpha(self, t: Array) -> Array:
+        """sqrt(abar(t)), float32, of t's shape."""
+        return jnp.asarray(np.sqrt(self.abar), jnp.float32)[t]
+
+    def sigma(self, t: Array) -> Array:
+        """sqrt(1 - abar(t)), float32, of t's shape."""
+        return jnp.asarray(np.sqrt(1.0 - self.abar), jnp.float32)[t]
+
+
+def from_betas(betas: np.ndarray) -> Schedule:
+    return Schedule(np.cumprod(1.0 - np.asarray(betas, np.float64)))
+
+
+def linear(num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
+    """betas linear in t (Ho et al. 2020)."""
+    return from_betas(np.linspace(beta_start, beta_end, num_timesteps))
+
+
+def scaled_linear(num_timesteps: int, beta_start: float, beta_end: float) -> Schedule:
+    """sqrt(beta) linear in t (latent diffusion, Rombach et al. 2022)."""
+    return from_betas(np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2)
+
+
+def cosine(num_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
+    """abar(t) = cos^2 of a quarter turn (Nichol and Dhariwal 2021, equation 17)."""
+    u = np.arange(num_timesteps + 1) / num_timesteps
+    curve = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
+    return from_betas(np.minimum(1 - curve[1:] / curve[:-1], max_beta))
