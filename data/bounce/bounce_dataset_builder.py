@@ -72,6 +72,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         name = f"train{chosen.num_train}_test{chosen.num_test}_seed{chosen.seed}"
         return Config(name=name, description="A bouncing, ringing ball.", options=chosen)
 
+    @property
+    def options(self) -> Options:
+        """The options that this builder was made with."""
+        chosen = self.builder_config
+        return chosen.options if isinstance(chosen, Config) else Options()
+
     def _info(self) -> tfds.core.DatasetInfo:
         tensor = tfds.features.Tensor
         video_shape = (physics.NUM_FRAMES, physics.FRAME_SIZE, physics.FRAME_SIZE, 3)
@@ -95,12 +101,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 fps=physics.FPS,
                 sample_rate_hz=physics.SAMPLE_RATE_HZ,
                 clip_seconds=physics.CLIP_SECONDS,
-                seed=self.builder_config.options.seed,
+                seed=self.options.seed,
             ),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        options = self.builder_config.options
+        options = self.options
         return {
             "train": self._generate_examples("train", options.num_train),
             "test": self._generate_examples("test", options.num_test),
@@ -108,7 +114,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str, num_clips: int) -> Iterator[tuple[int, dict]]:
         for record in range(num_clips):
-            yield record, example(self.builder_config.options.seed, clip_index(split, record))
+            yield record, example(self.options.seed, clip_index(split, record))
 
 
 def example(seed: int, index: int) -> dict[str, Any]:

@@ -141,8 +141,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         name = f"{stem}_{chosen.height}x{chosen.width}_{chosen.fps:g}fps_{digest}"
         return Config(name=name, description="Windows of media files.", options=chosen)
 
+    @property
+    def options(self) -> Options:
+        """The options that this builder was made with."""
+        if not isinstance(self.builder_config, Config):
+            raise ValueError("folder has no default config; pass config=Builder.config(...).")
+        return self.builder_config.options
+
     def _info(self) -> tfds.core.DatasetInfo:
-        options: Options = self.builder_config.options
+        options = self.options
         spec, tensor = options.spec(), tfds.features.Tensor
         video_shape = (spec.num_frames, spec.height, spec.width, 3)
         features = {
@@ -163,7 +170,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        options: Options = self.builder_config.options
+        options = self.options
         root = Path(options.folder).expanduser()
         names = [path.relative_to(root).as_posix() for path in media_files(root)]
         splits = split_files(names, test_fraction=options.test_fraction, seed=options.seed)
@@ -193,7 +200,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self, split: str, name: str, skipped: list[dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
         """The clips of one file; a failure is raised or noted, as the options say."""
-        options: Options = self.builder_config.options
+        options = self.options
         path = Path(options.folder).expanduser() / name
         kept = 0
         try:

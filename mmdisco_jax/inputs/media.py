@@ -18,7 +18,9 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Disposition
 
 from mmdisco_jax.inputs.picture import SPATIAL_POLICIES, fit
 
@@ -155,8 +157,7 @@ def _streams(
     """Both readers of a file, with every failure of the decoder as a MediaError."""
     try:
         with av.open(os.fspath(path)) as first, av.open(os.fspath(path)) as second:
-            covers = av.stream.Disposition.attached_pic
-            video = [s for s in first.streams.video if not s.disposition & covers]
+            video = [s for s in first.streams.video if not s.disposition & Disposition.attached_pic]
             if not video:
                 raise MediaError(f"{path}: has no pictures; leave it out of the folder.")
             if not second.streams.audio:
@@ -182,9 +183,7 @@ class _StreamError(Exception):
 class _Pictures:
     """The frames of one stream by presentation time; times asked for must not go back."""
 
-    def __init__(
-        self, container: av.container.InputContainer, stream: av.VideoStream, spec: ClipSpec
-    ):
+    def __init__(self, container: InputContainer, stream: av.VideoStream, spec: ClipSpec):
         stream.thread_type = "AUTO"
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self._frames = container.decode(stream)
@@ -234,9 +233,7 @@ class _Pictures:
 class _Sound:
     """The samples of one stream by presentation time: sample n is the sound at n / rate seconds."""
 
-    def __init__(
-        self, container: av.container.InputContainer, stream: av.AudioStream, spec: ClipSpec
-    ):
+    def __init__(self, container: InputContainer, stream: av.AudioStream, spec: ClipSpec):
         self._rate = spec.sample_rate_hz
         self._pieces = self._resampled(container.decode(stream))
         first = next(self._pieces, None)

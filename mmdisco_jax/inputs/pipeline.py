@@ -8,6 +8,7 @@ positions [k * batch_size, (k + 1) * batch_size), and each process owns one bloc
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import numpy as np
@@ -105,7 +106,7 @@ def make_eval_batches(
 class _Rows:
     """Batch k of one process: `count` consecutive positions from k * stride + first."""
 
-    stream: grain.MapDataset
+    stream: Any  # grain.MapDataset, whose items are typed as optional for filters' sake
     stride: int
     first: int
     count: int

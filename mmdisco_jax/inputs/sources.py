@@ -35,7 +35,7 @@ class RecordSource:
         """Opens `split` of the prepared `directory`; errors as `open_source`."""
         self.directory, self.split = directory, split
         try:
-            builder = tfds.builder_from_directory(directory)
+            builder: Any = tfds.builder_from_directory(directory)
         except (ParseError, json.JSONDecodeError, KeyError) as error:
             raise _damaged(directory, error) from error
         if split not in builder.info.splits:

@@ -2,6 +2,7 @@
 """Transforms of one example, in numpy, as grain transforms."""
 
 import dataclasses
+from typing import Any
 
 import grain
 import numpy as np
@@ -31,8 +32,8 @@ class HorizontalFlip(grain.transforms.RandomMap):
                 "flip off."
             )
 
-    def random_map(self, element: Example, rng: np.random.Generator) -> Example:
-        """`element` with `video` [f h w c] mirrored along w, or unchanged."""
+    def random_map(self, element: Example, rng: np.random.Generator) -> Any:
+        """The example with `video` [f h w c] mirrored along w, or unchanged."""
         # [0, 1): probability 0 never flips and 1 always does.
         if rng.random() >= self.probability:
             return element
