@@ -24,7 +24,7 @@ class Turned:
 
 def turned(pixels: np.ndarray, rotation: int) -> Any:
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-    return Turned(rotation, *pixels.shape[:2], frame.reformat)
+    return Turned(rotation, frame.height, frame.width, frame.reformat)
 
 
 @pytest.mark.parametrize(
