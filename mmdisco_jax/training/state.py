@@ -49,6 +49,7 @@ def make_step(
         decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
         ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.ema, params)
         norms = {"grad_norm": optax.global_norm(grads), "update_norm": optax.global_norm(updates)}
-        return TrainState(state.step + 1, params, ema, opt_state), {"loss": loss, **norms, **metrics}
+        metrics = {"loss": loss, **norms, **metrics}
+        return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return step
