@@ -45,7 +45,9 @@ class Context:
     def require_reference(self, metric: str) -> Batch:
         """The reference clips, or ValueError if there are none."""
         if self.reference is None:
-            raise ValueError(f"metric {metric!r} compares with real clips: pass Context(reference=batch)")
+            raise ValueError(
+                f"metric {metric!r} compares with real clips: pass Context(reference=batch)"
+            )
         return self.reference
 
 
@@ -54,7 +56,8 @@ class Result:
     """One number that can be compared with another of the same `protocol`, and only with that.
 
     value: the point estimate. low, high: bounds of its 95 % bootstrap interval over clips.
-    n: clips the value rests on. better: "higher", "lower" or "neither". detail: counts worth keeping.
+    n: clips the value rests on. better: "higher", "lower" or "neither". detail: counts worth
+    keeping.
     """
 
     name: str
@@ -106,7 +109,7 @@ def merge_rows(left: State, right: State) -> State:
 
 
 def canonical_rows(rows: np.ndarray, metric: str) -> np.ndarray:
-    """Rows [n, k] in an order that depends on their values alone; ValueError when there are none."""
+    """Rows [n, k] in an order set by their values alone; ValueError when there are none."""
     if len(rows) == 0:
         raise ValueError(f"metric {metric!r} has seen no clip: call update before compute")
     return rows[np.lexsort(rows.T[::-1])]
@@ -120,10 +123,14 @@ def clips_of(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     video, audio = np.asarray(batch["video"]), np.asarray(batch["audio"])
     if video.dtype != np.uint8 or video.ndim != 5 or video.shape[-1] != 3:
         raise ValueError(
-            f"video is {video.dtype} {video.shape}; metrics take uint8 [b, f, h, w, 3]: export it first"
+            f"video is {video.dtype} {video.shape}; metrics take uint8 [b, f, h, w, 3]: "
+            "export it first"
         )
     if audio.dtype != np.int16 or audio.ndim != 2:
-        raise ValueError(f"audio is {audio.dtype} {audio.shape}; metrics take int16 [b, samples]: export it first")
+        raise ValueError(
+            f"audio is {audio.dtype} {audio.shape}; metrics take int16 [b, samples]: "
+            "export it first"
+        )
     if len(video) != len(audio):
         raise ValueError(f"{len(video)} videos and {len(audio)} sounds; a batch holds pairs")
     return video, audio

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AV-Align (Yariv et al., 2024, "Diverse and Aligned Audio-to-Video Generation"): peaks of sound against
-peaks of motion, as intersection over union.
+"""AV-Align (Yariv et al., 2024, "Diverse and Aligned Audio-to-Video Generation"): peaks of sound
+against peaks of motion, as intersection over union.
 
 Four incompatible computations are published under this one name; each is a protocol here.
 
-| protocol    | where                                | matching    | weak motion   | audio    | no peak at all |
-| ----------- | ------------------------------------ | ----------- | ------------- | -------- | -------------- |
-| av_align_v1 | TempoTokens, 2023                    | many to one | kept          | 22050 Hz | (divided by 0) |
-| av_align_v2 | TempoTokens since 2025-02 (default)  | one to one  | below .1 out  | 22050 Hz | (divided by 0) |
-| av_align_v3 | JavisBench and Seeing-and-Hearing    | many to one | kept          | 22050 Hz | 0, by +1e-6    |
-| av_align_v4 | MOVA                                 | one to one  | below .1 out  | 44100 Hz | 0              |
+| protocol    | where                          | matching    | weak motion  | audio    | no peak   |
+| ----------- | ------------------------------ | ----------- | ------------ | -------- | --------- |
+| av_align_v1 | TempoTokens, 2023              | many to one | kept         | 22050 Hz | (1 / 0)   |
+| av_align_v2 | TempoTokens, 2025-02 (default) | one to one  | below .1 out | 22050 Hz | (1 / 0)   |
+| av_align_v3 | JavisBench, Seeing-and-Hearing | many to one | kept         | 22050 Hz | 0 by 1e-6 |
+| av_align_v4 | MOVA                           | one to one  | below .1 out | 44100 Hz | 0         |
 
 Deviations from what is published, each where it cannot run: v1 stops at an undefined name (the
 length of the flow trajectory is meant), and v1 and v2 divide by zero when there is no peak (0 here,
@@ -18,6 +18,7 @@ as in v3 and v4). Many-to-one matching can score **above 1**: three sounds near 
 """
 
 import dataclasses
+import itertools
 
 import cv2
 import librosa
@@ -117,7 +118,7 @@ def flow_trajectory(video: np.ndarray) -> np.ndarray:
     if len(video) < 2:
         raise ValueError(f"{len(video)} frame(s): optical flow needs at least 2")
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
-    motion = [_mean_flow(before, after) for before, after in zip(grey[:-1], grey[1:], strict=True)]
+    motion = [_mean_flow(before, after) for before, after in itertools.pairwise(grey)]
     return np.array([motion[0], *motion])
 
 
@@ -128,7 +129,7 @@ def _mean_flow(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def video_peaks(flow: np.ndarray, fps: float, *, threshold: float = 0.1) -> np.ndarray:
-    """Times in seconds (index / fps) of strict local maxima of `flow` [f] that reach `threshold`."""
+    """Seconds (index / fps) of the strict local maxima of `flow` [f] that reach `threshold`."""
     middle = flow[1:-1]
     peak = (middle > flow[:-2]) & (middle > flow[2:]) & (middle >= threshold)
     return (np.flatnonzero(peak) + 1) / fps

@@ -36,7 +36,9 @@ def ratio(
     whole set) whose denominator is zero counts as `empty`.
     """
     numerator = np.asarray(numerator, np.float64)
-    denominator = np.ones_like(numerator) if denominator is None else np.asarray(denominator, np.float64)
+    denominator = (
+        np.ones_like(numerator) if denominator is None else np.asarray(denominator, np.float64)
+    )
     counts = resample_counts(len(numerator), replicates, seed)
     counts = np.concatenate([np.ones((1, len(numerator))), counts])
     above, below = counts @ numerator, counts @ denominator
@@ -50,9 +52,13 @@ def weighted(
     """(value, low, high) of a statistic of clip weights float64 [n]; the value has all weights 1.
 
     Repeated clips bias distances between sets upwards, so the interval is the replicates' spread
-    moved to the point estimate: value + (quantile - mean of the replicates).
+    moved to the point estimate: value + (quantile - mean of the replicates). Replicates on which
+    the statistic is undefined (nan) are left out; without any other the bounds are nan.
     """
     value = statistic(np.ones(n))
     values = np.array([statistic(counts) for counts in resample_counts(n, replicates, seed)])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return value, float("nan"), float("nan")
     low, high = percentile_interval(values - values.mean() + value)
     return value, low, high

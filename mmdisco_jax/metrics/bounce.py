@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the picture and the sound of bounce clips agree? Timing, colour against pitch, and whether there is a ball.
+"""Do the picture and the sound of bounce clips agree? Timing, colour against pitch, and whether
+there is a ball.
 
-Every score of the pair comes with its control: the same clips with their sounds re-paired, which keeps
-the quality of either side and removes all agreement. Only the difference between the two says something
-about the model. Detectors: `bounce_video`, `bounce_flight`, `bounce_audio`; how good they are on real
-clips is measured by `bounce_calibration`.
+Every score of the pair comes with its control: the same clips with their sounds re-paired, which
+keeps the quality of either side and removes all agreement. Only the difference between the two
+says something about the model. Detectors: `bounce_video`, `bounce_flight`, `bounce_audio`; how
+good they are on real clips is measured by `bounce_calibration`.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ TOLERANCES = {"half_frame": 0.5 / physics.FPS, "one_frame": 1.0 / physics.FPS}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What the detectors report of one clip: seconds, seconds, classes or -1, frames with a ball."""
+    """What the detectors report of one clip: seconds, classes (or -1), frames with a ball."""
 
     impacts: np.ndarray
     onsets: np.ndarray
@@ -50,10 +51,10 @@ def detect(video: np.ndarray, audio: np.ndarray) -> Seen:
 class Bounce:
     """Alignment of bounce clips.
 
-    Results: `f1_half_frame` (the headline: impacts against onsets, matched one to one within 1/16 s),
-    `f1_one_frame` (1/8 s), `colour_pitch` (share of clips whose colour and pitch are of the same class;
-    undetectable on either side is wrong), each with its `_repaired` control when there are two clips,
-    and `ball_presence` (share of frames with a plausible ball).
+    Results: `f1_half_frame` (the headline: impacts against onsets, matched one to one within 1/16
+    s), `f1_one_frame` (1/8 s), `colour_pitch` (share of clips whose colour and pitch are of the
+    same class; undetectable on either side is wrong), each with its `_repaired` control when
+    there are two clips, and `ball_presence` (share of frames with a plausible ball).
     """
 
     protocol: ClassVar[str] = "bounce_v1"
@@ -73,7 +74,9 @@ class Bounce:
     def update(self, state: api.State, batch: api.Batch) -> api.State:
         seen = [detect(video, audio) for video, audio in zip(*api.clips_of(batch), strict=True)]
         rows = [[*_pad(s.impacts), *_pad(s.onsets), s.colour, s.pitch, s.frames] for s in seen]
-        return self.merge(state, {"rows": np.array(rows, np.float64).reshape(-1, 2 * MAX_EVENTS + 3)})
+        return self.merge(
+            state, {"rows": np.array(rows, np.float64).reshape(-1, 2 * MAX_EVENTS + 3)}
+        )
 
     def merge(self, left: api.State, right: api.State) -> api.State:
         return api.merge_rows(left, right)
@@ -100,7 +103,11 @@ class Bounce:
         results = []
         for name, tolerance in TOLERANCES.items():
             value, low, high = matching.temporal_f1(
-                impacts, onsets, tolerance, replicates=self.context.replicates, seed=self.context.seed
+                impacts,
+                onsets,
+                tolerance,
+                replicates=self.context.replicates,
+                seed=self.context.seed,
             )
             results.append(
                 api.Result(
@@ -122,7 +129,13 @@ class Bounce:
             per_clip, replicates=self.context.replicates, seed=self.context.seed
         )
         return api.Result(
-            name=name, protocol=self.protocol, value=value, low=low, high=high, n=len(per_clip), better=better
+            name=name,
+            protocol=self.protocol,
+            value=value,
+            low=low,
+            high=high,
+            n=len(per_clip),
+            better=better,
         )
 
 

@@ -2,8 +2,8 @@
 """When a bounce clip rings and at which of the world's pitches: detectors for generated sound.
 
 An onset is a rise of the level: the amplitude of the 40 ms after an instant less that of the 40 ms
-before. Windows that long see through the ripple that Griffin-Lim leaves in a decaying tone, and being
-symmetric they do not shift an attack that its 64 ms frames smear.
+before. Windows that long see through the ripple that Griffin-Lim leaves in a decaying tone, and
+being symmetric they do not shift an attack that its 64 ms frames smear.
 """
 
 import numpy as np
@@ -12,7 +12,8 @@ from data.bounce import physics
 
 HOP_SECONDS = 0.004
 WINDOW_SECONDS = 0.040
-# The quietest ring of a clip of this world has .37 of the loudest's amplitude; a ghost in its tail, .15.
+# The quietest ring of a clip of this world has .37 of the loudest's amplitude; a ghost in its
+# tail, .15.
 MIN_RELATIVE_RISE = 0.22
 MIN_RISE = 0.01  # of full scale; the quietest ring of the world rises by .07
 MIN_RATIO = 2.0  # amplitude after over before
@@ -50,7 +51,8 @@ def clip_pitch(pitches: np.ndarray) -> int:
 def _rise(wave: np.ndarray, hop: int) -> tuple[np.ndarray, np.ndarray]:
     """Amplitude after less before, and over before, at every `hop` samples: two [n].
 
-    The clip's first level is taken to have lasted before it (a hum has no onset); silence follows it.
+    The clip's first level is taken to have lasted before it (a hum has no onset); silence follows
+    it.
     """
     blocks = (wave.reshape(-1, hop) ** 2).mean(1)
     width = round(WINDOW_SECONDS / HOP_SECONDS)

@@ -29,7 +29,8 @@ _TIMES = np.arange(round(physics.CLIP_SECONDS / STEP_SECONDS)) * STEP_SECONDS
 
 
 def video_impacts(track: Track) -> np.ndarray:
-    """Times in seconds, ascending float64 [n], at which the ball of a 16-frame track hits the floor.
+    """Times in seconds, ascending float64 [n], at which the ball of a 16-frame track hits the
+    floor.
 
     Empty when the ball is hardly seen or does not fly as this world's ball does.
     """
@@ -64,7 +65,8 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarra
     since, until = _SEEN - _TIMES[start, None], _TIMES[end, None] - _SEEN
     inner = np.where((since > 0) & (until >= 0), 0.5 * physics.GRAVITY * since * until, np.nan)
 
-    which, speed = (grid.ravel() for grid in np.meshgrid(np.arange(len(_TIMES)), SPEEDS, indexing="ij"))
+    which = np.repeat(np.arange(len(_TIMES)), len(SPEEDS))
+    speed = np.tile(SPEEDS, len(_TIMES))
     lasts = 2 * speed / physics.GRAVITY  # the whole flight; a clip shows only a part of it
     falls = (_TIMES[which] <= lasts) & (_TIMES[which] > 0) & (_TIMES[which] <= FLIGHT_SECONDS[1])
     until = _TIMES[which[falls], None] - _SEEN
@@ -81,7 +83,9 @@ def _parabola(seconds: np.ndarray, speed: np.ndarray) -> np.ndarray:
 
 
 def _cost(flights: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Capped squared misfit of each flight, in squared tolerances; nan on either side costs nothing."""
+    """Capped squared misfit of each flight, in squared tolerances; nan on either side costs
+    nothing.
+    """
     misfit = np.minimum((flights - height) ** 2, OUTLIER_PIXELS**2)
     return np.nansum(misfit, 1) / TOLERANCE_PIXELS**2
 
@@ -117,7 +121,9 @@ def _best_chain(height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _straight_cost(height: np.ndarray) -> float:
-    """The cheapest straight path, which a ball that lies, hangs or drifts takes: no impact explains less."""
+    """The cheapest straight path, which a ball that lies, hangs or drifts takes: no impact
+    explains less.
+    """
     seen = np.flatnonzero(np.isfinite(height))
     if len(seen) < 2:
         return 0.0

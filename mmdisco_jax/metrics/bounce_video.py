@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the ball of a bounce clip is, and when it hits the floor: detectors for generated video.
 
-Strict about the ball (a blob that is not the world's ball is no ball), lenient about the rest: frames
-without one are gaps, not guesses.
+Strict about the ball (a blob that is not the world's ball is no ball), lenient about the rest:
+frames without one are gaps, not guesses.
 """
 
 import dataclasses
 
+import cv2
 import numpy as np
-from scipy import ndimage
 
 from data.bounce import physics
 
-# One frame's ball is plausible if its area is within this factor of the true disc's, its overlap with
-# the true disc at its centre (soft intersection over union) reaches MIN_OVERLAP, and its colour lies
-# within MAX_COLOUR_ERROR of one of the four (mean RGB distance over the disc; two colours are at least
-# 166 apart). Real clips: area within 1 %, overlap > .97, error < 3.
+# One frame's ball is plausible if its area is within this factor of the true disc's, its overlap
+# with the true disc at its centre (soft intersection over union) reaches MIN_OVERLAP, and its
+# colour lies within MAX_COLOUR_ERROR of one of the four (mean RGB distance over the disc; two
+# colours are at least 166 apart). Real clips: area within 3 %, overlap > .96, error < 2.
 MAX_AREA_FACTOR = 1.45
 MIN_OVERLAP = 0.72
 MAX_COLOUR_ERROR = 60.0
@@ -37,7 +37,9 @@ class Track:
     colour: np.ndarray
 
     def clip_colour(self) -> int:
-        """The colour of more than half of the frames with a ball, if a quarter of all have one; else -1."""
+        """The colour of more than half of the frames with a ball, if a quarter of all have one;
+        else -1.
+        """
         if 4 * self.present.sum() < len(self.present):
             return -1
         votes = np.bincount(self.colour[self.present], minlength=len(physics.COLOURS))
@@ -59,13 +61,17 @@ def track_ball(video: np.ndarray) -> Track:
 
 
 # Pixel centres (y, x), the scene without a ball, and the way from it to each colour [4, 32, 32, 3].
-_GRID = np.meshgrid(*[np.arange(physics.FRAME_SIZE) + 0.5] * 2, indexing="ij")
-_SCENE = physics.render(np.array([-99.0]), np.array([-99.0]), physics.COLOURS[0])[0].astype(np.float64)
+_PIXELS = np.arange(physics.FRAME_SIZE) + 0.5
+_GRID = np.meshgrid(_PIXELS, _PIXELS, indexing="ij")
+_SCENE = physics.render(np.array([-99.0]), np.array([-99.0]), physics.COLOURS[0])[0].astype(
+    np.float64
+)
 _TOWARDS = physics.COLOURS[:, None, None] - _SCENE
 
 
 def _explain(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per frame the colour that best explains it as scene + cover * (colour - scene), and that cover.
+    """Per frame the colour that best explains it as scene + cover * (colour - scene), and that
+    cover.
 
     Least squares: cover = <d, c> / |c|^2 for d = frame - scene, and what stays unexplained is
     |d|^2 - 2 cover <d, c> + cover^2 |c|^2, whose first term is the same for every colour.
@@ -80,8 +86,8 @@ def _explain(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _locate(frame: np.ndarray, colour: int, cover: np.ndarray) -> tuple[int, float, float]:
     """(colour, y, x) of the plausible ball in a frame, or (-1, nan, nan)."""
     absent = (-1, np.nan, np.nan)
-    labels, count = ndimage.label(cover >= MIN_COVER)
-    if count == 0:
+    count, labels = cv2.connectedComponents((cover >= MIN_COVER).astype(np.uint8), connectivity=4)
+    if count == 1:  # the background alone
         return absent
     areas = np.bincount(labels.ravel(), weights=cover.ravel())[1:]
     area = areas.max()

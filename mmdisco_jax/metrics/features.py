@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of clips that need no downloaded weights: pixels and log-mel, on principal axes of real clips.
+"""Features of clips that need no downloaded weights: pixels and log-mel, on principal axes of
+real clips.
 
 A distance on them compares runs on one dataset. It is **not** FVD or FAD, whose features come from
 networks trained on other data, and its numbers mean nothing beside theirs.
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+
+from mmdisco_jax.metrics import api
 
 DIMENSIONS = 24
 VIDEO_EDGE = 32  # larger frames are first averaged down to this many pixels a side
@@ -57,12 +60,11 @@ def fit(rows: np.ndarray, dimensions: int = DIMENSIONS) -> Projection:
     return Projection(mean=mean, axes=axes)
 
 
-def video_rows(video: np.ndarray, sample_rate_hz: int = 0) -> np.ndarray:
+def video_rows(video: np.ndarray) -> np.ndarray:
     """Pixels in [-1, 1] of videos uint8 [b, f, h, w, 3], float64 [b, f * h' * w' * 3].
 
     Frames larger than 32 pixels a side are averaged over whole blocks first.
     """
-    del sample_rate_hz  # the same form as audio_rows
     b, f, h, w, c = video.shape
     block = max(1, min(h, w) // VIDEO_EDGE)
     high, wide = h // block, w // block
@@ -87,4 +89,7 @@ def audio_rows(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     return np.log10(np.maximum(mel, MEL_FLOOR)).astype(np.float64).reshape(len(audio), -1)
 
 
-ROWS = {"video": video_rows, "audio": audio_rows}
+def rows_of(batch: api.Batch, modality: str, sample_rate_hz: int) -> np.ndarray:
+    """`video_rows` or `audio_rows` of a raw batch."""
+    video, audio = api.clips_of(batch)
+    return video_rows(video) if modality == "video" else audio_rows(audio, sample_rate_hz)

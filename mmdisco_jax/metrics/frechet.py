@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frechet distance of two Gaussians fitted to features (Dowson and Landau, 1982; the F of FID, FVD, FAD).
+"""Frechet distance of two Gaussians fitted to features (Dowson and Landau, 1982; the F of FID,
+FVD, FAD).
 
     |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1^(1/2) S2 S1^(1/2))^(1/2)
 
@@ -10,7 +11,9 @@ than dimensions) gives a finite, real number where a general matrix square root 
 import numpy as np
 
 
-def gaussian(features: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def gaussian(
+    features: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean [d] and unbiased covariance [d, d] of features [n, d]; weights [n] are repeat counts."""
     features = np.asarray(features, np.float64)
     weights = np.ones(len(features)) if weights is None else weights

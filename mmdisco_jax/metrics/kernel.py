@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unbiased squared maximum mean discrepancy (Gretton et al., 2012, eq. 3) with the two kernels in use.
+"""Unbiased squared maximum mean discrepancy (Gretton et al., 2012, eq. 3) with the two kernels in
+use.
 
 Unlike the Frechet distance it assumes no Gaussian and has no bias in the number of clips; being
 unbiased, it can be slightly negative where two sets agree.
@@ -15,14 +16,18 @@ KAD_SCALE = 100.0
 
 
 def polynomial_kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(<x, y> / d + 1)^3 for features [n, d] and [m, d]: the kernel of KID and KVD. Returns [n, m]."""
+    """(<x, y> / d + 1)^3 for features [n, d] and [m, d]: the kernel of KID and KVD. Returns [n,
+    m].
+    """
     return (left @ right.T / left.shape[1] + 1.0) ** 3
 
 
 def rbf_kernel(bandwidth: float) -> Kernel:
     """exp(-|x - y|^2 / (2 bandwidth^2)): the kernel of KAD."""
     if not bandwidth > 0:
-        raise ValueError(f"bandwidth={bandwidth} must be positive: are all reference features equal?")
+        raise ValueError(
+            f"bandwidth={bandwidth} must be positive: are all reference features equal?"
+        )
     return lambda left, right: np.exp(-cdist(left, right, "sqeuclidean") / (2 * bandwidth**2))
 
 
@@ -36,11 +41,14 @@ def mmd_squared(
 ) -> tuple[float, Callable[[np.ndarray], float]]:
     """The discrepancy of features [m, d] and [n, d], and it as a function of repeat counts [n].
 
-    A clip drawn twice is not compared with itself, so that the bootstrap keeps the estimate unbiased.
+    A clip drawn twice is not compared with itself, so that the bootstrap keeps the estimate
+    unbiased; where only one clip was drawn there is no pair, and the function gives nan.
     """
     reference, generated = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
     if min(len(reference), len(generated)) < 2:
-        raise ValueError(f"{len(reference)} and {len(generated)} clips: the estimate needs 2 of each")
+        raise ValueError(
+            f"{len(reference)} and {len(generated)} clips: the estimate needs 2 of each"
+        )
     real = kernel(reference, reference)
     of_real = (real.sum() - np.trace(real)) / (len(real) * (len(real) - 1))
     fake = kernel(generated, generated)
@@ -50,6 +58,8 @@ def mmd_squared(
     def weighted(counts: np.ndarray) -> float:
         total = counts.sum()
         pairs = total**2 - (counts**2).sum()
+        if pairs == 0:
+            return float("nan")
         return float(of_real + counts @ fake @ counts / pairs - 2 * counts @ towards / total)
 
     return weighted(np.ones(len(generated))), weighted

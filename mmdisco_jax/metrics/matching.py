@@ -9,7 +9,8 @@ from mmdisco_jax.metrics import bootstrap
 
 
 def match(left: np.ndarray, right: np.ndarray, tolerance_seconds: float) -> np.ndarray:
-    """Index pairs int [k, 2] of as many one-to-one matches within the tolerance (inclusive) as exist.
+    """Index pairs int [k, 2] of as many one-to-one matches within the tolerance (inclusive) as
+    exist.
 
     Both lists ascend. Taking the earliest possible pair each time is optimal because one tolerance
     holds for all: what the pair uses up could serve no later instant better.
@@ -42,16 +43,16 @@ def temporal_f1(
     """(value, low, high) of F1 = 2 matches / (impacts + onsets), pooled over clips.
 
     One array of seconds a clip in each list. Pooling weighs every event alike: a clip with no event
-    on one side lowers the score by its unmatched events, one with none on either side does not count,
-    and a set without any event scores 0, since nothing was shown to align.
+    on one side lowers the score by its unmatched events, one with none on either side does not
+    count, and a set without any event scores 0, since nothing was shown to align.
     """
     if len(impacts) != len(onsets):
-        raise ValueError(f"{len(impacts)} clips of impacts, {len(onsets)} of onsets: lists must pair up")
+        raise ValueError(
+            f"{len(impacts)} clips of impacts, {len(onsets)} of onsets: lists must pair up"
+        )
     hits = [len(match(a, b, tolerance_seconds)) for a, b in zip(impacts, onsets, strict=True)]
     events = [len(a) + len(b) for a, b in zip(impacts, onsets, strict=True)]
-    return bootstrap.ratio(
-        2.0 * np.array(hits), np.array(events), replicates=replicates, seed=seed
-    )
+    return bootstrap.ratio(2.0 * np.array(hits), np.array(events), replicates=replicates, seed=seed)
 
 
 def derangement(n: int, seed: int) -> np.ndarray:
@@ -67,5 +68,7 @@ def derangement(n: int, seed: int) -> np.ndarray:
 
 
 def repaired(audio: np.ndarray, seed: int) -> np.ndarray:
-    """The same sounds [n, ...], each given to another clip: the control that keeps both marginals."""
+    """The same sounds [n, ...], each given to another clip: the control that keeps both
+    marginals.
+    """
     return audio[derangement(len(audio), seed)]

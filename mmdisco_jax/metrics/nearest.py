@@ -9,7 +9,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from mmdisco_jax.metrics import api, bootstrap, features
 
@@ -18,21 +18,23 @@ COPY_RATIO = 0.1  # nearer than a tenth of the usual distance counts as a copy
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memorisation:
-    """Results: the mean ratio (`nearest_*`, near 1 is healthy) and the share of copies (`copies_*`)."""
+    """Results: the mean ratio (`nearest_*`, near 1 is healthy) and the share of copies
+    (`copies_*`).
+    """
 
     protocol: str
     context: api.Context
     modality: str
     projection: features.Projection
-    tree: cKDTree
+    tree: KDTree
     usual: float
 
     def init(self) -> api.State:
         return {"rows": np.zeros((0, 1))}
 
     def update(self, state: api.State, batch: api.Batch) -> api.State:
-        clips = dict(zip(("video", "audio"), api.clips_of(batch), strict=True))[self.modality]
-        found = self.projection(features.ROWS[self.modality](clips, self.context.sample_rate_hz))
+        rows = features.rows_of(batch, self.modality, self.context.sample_rate_hz)
+        found = self.projection(rows)
         return self.merge(state, {"rows": self.tree.query(found)[0][:, None] / self.usual})
 
     def merge(self, left: api.State, right: api.State) -> api.State:
@@ -62,16 +64,19 @@ class Memorisation:
 
 def _make(context: api.Context, *, modality: str) -> Memorisation:
     protocol = f"memorisation_{modality}_v1"
-    batch = context.require_reference(protocol)
-    clips = dict(zip(("video", "audio"), api.clips_of(batch), strict=True))[modality]
-    rows = features.ROWS[modality](clips, context.sample_rate_hz)
+    rows = features.rows_of(context.require_reference(protocol), modality, context.sample_rate_hz)
     projection = features.fit(rows)
-    tree = cKDTree(projection(rows))
+    tree = KDTree(projection(rows))
     usual = float(np.median(tree.query(tree.data, k=2)[0][:, 1]))
     if usual == 0:
         raise ValueError("most reference clips are duplicates of another: no scale to compare with")
     return Memorisation(
-        protocol=protocol, context=context, modality=modality, projection=projection, tree=tree, usual=usual
+        protocol=protocol,
+        context=context,
+        modality=modality,
+        projection=projection,
+        tree=tree,
+        usual=usual,
     )
 
 

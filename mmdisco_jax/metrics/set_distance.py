@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a set of generated clips is from real ones, one modality at a time, on weight-free features.
+"""How far a set of generated clips is from real ones, one modality at a time, on weight-free
+features.
 
 Named `proxy_*` because the features are principal axes of the reference itself (see `features`):
 good for comparing runs on one dataset, not comparable with published FVD, KVD, FAD or KAD.
-A distance has a floor above zero that depends on the number of clips: report the same number of held-out
-real clips beside it.
+A distance has a floor above zero that depends on the number of clips: report the same number of
+held-out real clips beside it.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ import numpy as np
 
 from mmdisco_jax.metrics import api, bootstrap, features, frechet, kernel
 
-# features of the reference [m, k] -> (features of the generated [n, k] -> (repeat counts [n] -> distance))
+# features of the reference [m, k] -> (features of the generated [n, k] -> (repeat counts [n] ->
+# distance))
 Distance = Callable[[np.ndarray], Callable[[np.ndarray], Callable[[np.ndarray], float]]]
 MAX_REPLICATES = 200  # each replicate costs an eigendecomposition
 
@@ -38,7 +40,14 @@ class SetDistance:
         return {"rows": np.zeros((0, self.reference.shape[1]))}
 
     def update(self, state: api.State, batch: api.Batch) -> api.State:
-        return self.merge(state, {"rows": self.projection(_rows(batch, self.modality, self.context))})
+        return self.merge(
+            state,
+            {
+                "rows": self.projection(
+                    features.rows_of(batch, self.modality, self.context.sample_rate_hz)
+                )
+            },
+        )
 
     def merge(self, left: api.State, right: api.State) -> api.State:
         return api.merge_rows(left, right)
@@ -65,23 +74,23 @@ class SetDistance:
         )
 
 
-def _rows(batch: api.Batch, modality: str, context: api.Context) -> np.ndarray:
-    video, audio = api.clips_of(batch)
-    clips = {"video": video, "audio": audio}[modality]
-    return features.ROWS[modality](clips, context.sample_rate_hz)
-
-
 def frechet_to(reference: np.ndarray) -> Callable[[np.ndarray], Callable[[np.ndarray], float]]:
     """Frechet distance to the reference's Gaussian."""
     real = frechet.gaussian(reference)
-    return lambda generated: lambda counts: frechet.frechet_distance(
-        *real, *frechet.gaussian(generated, counts)
+    return lambda generated: (
+        lambda counts: frechet.frechet_distance(*real, *frechet.gaussian(generated, counts))
     )
 
 
 def polynomial_to(reference: np.ndarray) -> Callable[[np.ndarray], Callable[[np.ndarray], float]]:
-    """Squared discrepancy with KVD's kernel, unscaled."""
-    return lambda generated: kernel.mmd_squared(reference, generated, kernel.polynomial_kernel)[1]
+    """Squared discrepancy with KVD's kernel, on features in units of the reference's spread.
+
+    The kernel's constant 1 supposes features of order one; pixels summed along an axis are not.
+    """
+    unit = np.sqrt(reference.var(0).mean())
+    return lambda generated: kernel.mmd_squared(
+        reference / unit, generated / unit, kernel.polynomial_kernel
+    )[1]
 
 
 def rbf_to(reference: np.ndarray) -> Callable[[np.ndarray], Callable[[np.ndarray], float]]:
@@ -96,7 +105,7 @@ def rbf_to(reference: np.ndarray) -> Callable[[np.ndarray], Callable[[np.ndarray
 
 
 def _make(context: api.Context, *, protocol: str, modality: str, distance: Distance) -> SetDistance:
-    rows = _rows(context.require_reference(protocol), modality, context)
+    rows = features.rows_of(context.require_reference(protocol), modality, context.sample_rate_hz)
     projection = features.fit(rows)
     return SetDistance(
         protocol=protocol,

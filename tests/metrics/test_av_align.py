@@ -56,12 +56,19 @@ def test_without_any_peak_the_score_is_0(name):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("av_align_v1", 3.0), ("av_align_v2", 1 / 3), ("av_align_v3", 3 / (1 + 1e-6)), ("av_align_v4", 1 / 3)],
+    [
+        ("av_align_v1", 3.0),
+        ("av_align_v2", 1 / 3),
+        ("av_align_v3", 3 / (1 + 1e-6)),
+        ("av_align_v4", 1 / 3),
+    ],
 )
 def test_three_sounds_near_one_motion(name, expected):
     """Many-to-one matching exceeds 1 here, as a user of the first version reported."""
     sounds, motions = np.array([0.45, 0.50, 0.55]), np.array([0.5])
-    assert av_align.score(sounds, motions, FPS, av_align.PROTOCOLS[name]) == pytest.approx(expected, rel=1e-12)
+    assert av_align.score(sounds, motions, FPS, av_align.PROTOCOLS[name]) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_one_to_one_takes_the_first_free_motion():

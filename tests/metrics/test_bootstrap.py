@@ -12,7 +12,9 @@ def test_interval_of_a_mean_has_the_width_theory_gives():
     value, low, high = bootstrap.ratio(sample, replicates=4000, seed=1)
     error = sample.std() / np.sqrt(len(sample))
     assert value == pytest.approx(sample.mean(), rel=1e-12)
-    np.testing.assert_allclose([low - value, high - value], [-1.96 * error, 1.96 * error], rtol=0.06)
+    np.testing.assert_allclose(
+        [low - value, high - value], [-1.96 * error, 1.96 * error], rtol=0.06
+    )
 
 
 def test_intervals_cover_the_truth_about_95_times_in_100():
@@ -28,7 +30,9 @@ def test_ratio_pools_before_it_divides():
     above, below = np.array([1.0, 0.0, 3.0]), np.array([2.0, 0.0, 4.0])
     value, low, high = bootstrap.ratio(above, below, replicates=200, seed=0)
     assert value == pytest.approx(4 / 6)
-    by_hand = [c @ above / (c @ below) if c @ below else 0.0 for c in bootstrap.resample_counts(3, 200, 0)]
+    by_hand = [
+        c @ above / (c @ below) if c @ below else 0.0 for c in bootstrap.resample_counts(3, 200, 0)
+    ]
     np.testing.assert_allclose([low, high], np.quantile(by_hand, [0.025, 0.975]))
 
 
@@ -47,7 +51,9 @@ def test_weighted_statistic_is_centred_on_the_estimate():
     sample = np.random.default_rng(4).normal(0, 1, 200)
 
     def variance(weights):  # biased down by resampling; the centring must remove that
-        return float(np.average(sample**2, weights=weights) - np.average(sample, weights=weights) ** 2)
+        return float(
+            np.average(sample**2, weights=weights) - np.average(sample, weights=weights) ** 2
+        )
 
     value, low, high = bootstrap.weighted(variance, 200, replicates=2000, seed=0)
     assert value == pytest.approx(sample.var())

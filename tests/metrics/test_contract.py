@@ -2,6 +2,7 @@
 """What every registered metric promises, and how its results are shown."""
 
 import dataclasses
+import io
 import json
 import re
 
@@ -100,7 +101,7 @@ def test_tables_show_every_field():
     assert markdown[0] == "| metric | value | 95 % interval | n | protocol |"
     assert markdown[2] == "| a\\|b ↑ | 0.500 | 0.250 to 12.5 | 8 | p_v1 |"
     assert markdown[3].startswith("| second ↓ |")
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))
+    console = Console(width=100, record=True, file=io.StringIO())
     console.print(table.terminal([_result()], title="Scores"))
     text = console.export_text()
     assert all(part in text for part in ("Scores", "a|b ↑", "0.250 to 12.5", "p_v1"))

@@ -12,7 +12,9 @@ DISTANCES = ("proxy_frechet_video", "proxy_frechet_audio", "proxy_kvd_video", "p
 
 
 def _value(name: str, reference: api.Batch, generated: api.Batch) -> float:
-    metric = METRICS.get(name)(api.Context(fps=8, sample_rate_hz=16_000, reference=reference, replicates=5))
+    metric = METRICS.get(name)(
+        api.Context(fps=8, sample_rate_hz=16_000, reference=reference, replicates=5)
+    )
     return metric.compute(metric.update(metric.init(), generated))[0].value
 
 
@@ -74,4 +76,6 @@ def test_copies_are_told_from_new_clips(modality, clips):
 def test_duplicates_give_no_scale(clips):
     reference = batch_of(clips[:32] * 2)
     with pytest.raises(ValueError, match="duplicates"):
-        METRICS.get("memorisation_video")(api.Context(fps=8, sample_rate_hz=16_000, reference=reference))
+        METRICS.get("memorisation_video")(
+            api.Context(fps=8, sample_rate_hz=16_000, reference=reference)
+        )

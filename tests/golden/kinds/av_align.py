@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden kind "av_align": flow trajectory, peaks of sound and motion, and scores of the 2025-02 version."""
+"""Golden kind "av_align": flow trajectory, peaks of sound and motion, and scores of the 2025-02
+version.
+"""
 
 import numpy as np
 
