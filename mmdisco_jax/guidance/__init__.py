@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guidance: functions from noise predictions to better noise predictions. Strength 0 is the identity."""
+"""Guidance: from noise predictions to better noise predictions. Strength 0 is the identity."""

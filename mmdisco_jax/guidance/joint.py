@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joint guidance: what the discriminator knows of the pair, added to models that know one half each.
+"""Joint guidance: what the discriminator knows of the pair, added to models of one half each.
 
 The optimal discriminator's logit is h = log q(a, v) - log p(a) p(v), so the joint score is the base
 score plus the gradient of h (MMDisCo, Hayakawa et al. 2025, arXiv 2405.17842). In terms of noise,
@@ -9,7 +9,7 @@ score plus the gradient of h (MMDisCo, Hayakawa et al. 2025, arXiv 2405.17842). 
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,8 @@ def joint(
 class Plan:
     """When the discriminator is evaluated.
 
-    interval: noise levels [low, high] outside which samples are not guided (Kynkaanniemi et al. 2024).
+    interval: noise levels [low, high] outside which samples are not guided (Kynkaanniemi et al.
+      2024), or None for all.
     every: evaluate on each `every`-th guided step and reuse the residual between.
     """
 
@@ -67,17 +68,24 @@ class Plan:
 
     def __post_init__(self):
         if self.every < 1:
-            raise ValueError(f"the discriminator is evaluated every k >= 1 steps, got {self.every}.")
+            raise ValueError(f"`every` must be at least 1 guided step, got {self.every}.")
         if self.interval is not None and not self.interval[0] <= self.interval[1]:
             raise ValueError(f"a guidance interval is [low, high], got {tuple(self.interval)}.")
+
+
+class PlanMemory(NamedTuple):
+    """The last residual, and how many guided calls there have been (int32 [])."""
+
+    residual: AV
+    count: Array
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedJoint:
     """A guided denoiser that skips or reuses the discriminator by a plan.
 
-    The sampler carries its memory: the last residual. All samples of a call share the noise level,
-    so what is skipped is not computed.
+    The sampler carries its memory. All samples of a call share the noise level, so what is
+    skipped is not computed.
     """
 
     denoise: DenoiseFn
@@ -85,15 +93,19 @@ class PlannedJoint:
     scales: Mapping[str, float]
     plan: Plan
 
-    def init(self, x: AV) -> AV:
-        return jax.tree.map(jnp.zeros_like, x)
+    def init(self, x: AV) -> PlanMemory:
+        return PlanMemory(jax.tree.map(jnp.zeros_like, x), jnp.zeros((), jnp.int32))
 
-    def __call__(self, x: AV, t: Array, cond: Cond, step: Array, memory: AV) -> tuple[AV, Any]:
+    def __call__(
+        self, x: AV, t: Array, cond: Cond, step: Array, memory: PlanMemory
+    ) -> tuple[AV, PlanMemory]:
+        """(eps, memory); counted from the first call inside the interval, which is always fresh."""
+        del step
         eps = self.denoise(x, t, cond)
         low, high = self.plan.interval or (0, jnp.iinfo(jnp.int32).max)
         inside = (t[0] >= low) & (t[0] <= high)
-        fresh = inside & (step % self.plan.every == 0)
-        r = jax.lax.cond(fresh, lambda: self.residual(x, t, cond), lambda: memory)
+        fresh = inside & (memory.count % self.plan.every == 0)
+        r = jax.lax.cond(fresh, lambda: self.residual(x, t, cond), lambda: memory.residual)
         guided = add(eps, r, self.scales)
         out = {m: jnp.where(inside, guided[m], eps[m]) for m in eps}
-        return out, r
+        return out, PlanMemory(r, memory.count + inside)

@@ -13,9 +13,10 @@ from mmdisco_jax.types import AV, Array
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimeSampler:
-    """Draws noise levels: a share `focus` of them uniform in [low, high), the rest uniform in 0..T-1.
+    """Draws noise levels: a share `focus` uniform in [low, high), the rest uniform in 0..T-1.
 
-    The share buys gradient where the content of a sample is decided; the rest keeps every level trained.
+    The share buys gradient where the content of a sample is decided; the rest keeps every level
+    trained.
     """
 
     num_timesteps: int

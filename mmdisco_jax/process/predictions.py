@@ -19,7 +19,9 @@ def per_sample(value: Array, like: Array) -> Array:
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
-def convert(prediction: Array, source: str, target: str, x_t: Array, alpha: Array, sigma: Array) -> Array:
+def convert(
+    prediction: Array, source: str, target: str, x_t: Array, alpha: Array, sigma: Array
+) -> Array:
     """`prediction` [b ...] of kind `source`, as `target`; alpha and sigma are [b]."""
     for kind in (source, target):
         if kind not in KINDS:

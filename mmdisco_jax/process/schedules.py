@@ -24,7 +24,7 @@ class Schedule:
 
     def __post_init__(self):
         table = np.asarray(self.abar, np.float64)
-        inside = table.ndim == 1 and len(table) and 0 < table[-1] and table[0] < 1
+        inside = table.ndim == 1 and len(table) and table[-1] > 0 and table[0] < 1
         if not inside or not np.all(np.diff(table) < 0):
             raise ValueError(
                 f"a schedule's abar must fall strictly inside (0, 1); got shape {table.shape} from "

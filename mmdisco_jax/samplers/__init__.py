@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers: from noise to samples. A stepper says how one step is taken, `sample` holds the only loop."""
+"""Samplers: from noise to samples. A stepper takes one step; `sample` holds the only loop."""
 
 from mmdisco_jax.registry import Registry
 

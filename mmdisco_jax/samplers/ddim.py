@@ -34,7 +34,9 @@ class DDIM:
     def init(self, x: Array) -> None:
         del x
 
-    def step(self, x: Array, eps: Array, row: Row, memory: None, noise: Array) -> tuple[Array, None]:
+    def step(
+        self, x: Array, eps: Array, row: Row, memory: None, noise: Array
+    ) -> tuple[Array, None]:
         x0 = predict_x0(x, eps, row, self.clip)
         if self.clip is not None:  # the noise that agrees with the limited signal
             eps = (x - row["alpha"] * x0) / row["sigma"]

@@ -40,6 +40,8 @@ class DDPM:
     def init(self, x: Array) -> None:
         del x
 
-    def step(self, x: Array, eps: Array, row: Row, memory: None, noise: Array) -> tuple[Array, None]:
+    def step(
+        self, x: Array, eps: Array, row: Row, memory: None, noise: Array
+    ) -> tuple[Array, None]:
         x0 = predict_x0(x, eps, row, self.clip)
         return row["from_x0"] * x0 + row["from_x"] * x + row["spread"] * noise, memory

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DPM-Solver++ 2M (Lu et al. 2022, arXiv 2211.01095, algorithm 2): second order, one call per step."""
+"""DPM-Solver++ 2M (Lu et al. 2022, 2211.01095, algorithm 2): second order, one call per step."""
 
 import dataclasses
 
@@ -38,7 +38,9 @@ class DPMSolverPP2M:
     def init(self, x: Array) -> Array:
         return jnp.zeros_like(x)
 
-    def step(self, x: Array, eps: Array, row: Row, memory: Array, noise: Array) -> tuple[Array, Array]:
+    def step(
+        self, x: Array, eps: Array, row: Row, memory: Array, noise: Array
+    ) -> tuple[Array, Array]:
         del noise
         x0 = predict_x0(x, eps, row, self.clip)
         blend = x0 + row["extrapolate"] * (x0 - memory)

@@ -6,13 +6,14 @@ Passed in, so that a recorded noise can replace the keyed one.
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from mmdisco_jax.types import AV, Array
 
-# draw: 2 j for the re-noising before substep j, 2 j + 1 for the substep itself.
-NoiseFn = Callable[[Array, int, str, tuple[int, ...]], Array]
+# draw: 2 j for the re-noising before substep j, 2 j + 1 for the substep; like step, it may be traced.
+NoiseFn = Callable[[Array, Any, str, tuple[int, ...]], Array]
 _START = -1
 
 
@@ -24,7 +25,7 @@ def sample_keys(seed: int, indices: Array) -> Array:
 def keyed(keys: Array) -> NoiseFn:
     """Standard normal noise from per-sample keys [b]."""
 
-    def noise(step: Array, draw: int, modality: str, shape: tuple[int, ...]) -> Array:
+    def noise(step: Array, draw: Any, modality: str, shape: tuple[int, ...]) -> Array:
         def one(key: Array) -> Array:
             for part in (zlib.crc32(modality.encode()) & 0x7FFFFFFF, draw & 0x7FFFFFFF, step):
                 key = jax.random.fold_in(key, part)

@@ -32,7 +32,10 @@ FORWARD = 1e-4  # float32 forward passes
 GRADIENT = 1e-3  # float32 gradients with respect to inputs
 
 KINDS = {
+    "av_align": "tests.golden.kinds.av_align",
+    "ddpm_scheduler": "tests.golden.kinds.ddpm_scheduler",
     "discriminator": "tests.golden.kinds.discriminator",
+    "mmdisco_sample": "tests.golden.kinds.mmdisco_sample",
 }
 
 
