@@ -9,6 +9,7 @@ good they are on real clips is measured by `bounce_calibration`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -69,26 +70,23 @@ class Bounce:
             )
 
     def init(self) -> api.State:
-        return {"rows": np.zeros((0, 2 * MAX_EVENTS + 3))}  # impacts, onsets, colour, pitch, frames
+        return rows([])
 
     def update(self, state: api.State, batch: api.Batch) -> api.State:
         seen = [detect(video, audio) for video, audio in zip(*api.clips_of(batch), strict=True)]
-        rows = [[*_pad(s.impacts), *_pad(s.onsets), s.colour, s.pitch, s.frames] for s in seen]
-        return self.merge(
-            state, {"rows": np.array(rows, np.float64).reshape(-1, 2 * MAX_EVENTS + 3)}
-        )
+        return self.merge(state, rows(seen))
 
     def merge(self, left: api.State, right: api.State) -> api.State:
         return api.merge_rows(left, right)
 
     def compute(self, state: api.State) -> tuple[api.Result, ...]:
-        rows = api.canonical_rows(state["rows"], self.protocol)
-        impacts = [row[~np.isnan(row)] for row in rows[:, :MAX_EVENTS]]
-        onsets = [row[~np.isnan(row)] for row in rows[:, MAX_EVENTS : 2 * MAX_EVENTS]]
-        colour, pitch, frames = rows[:, -3:].T
+        table = api.canonical_rows(state["rows"], self.protocol)
+        impacts = [row[~np.isnan(row)] for row in table[:, :MAX_EVENTS]]
+        onsets = [row[~np.isnan(row)] for row in table[:, MAX_EVENTS : 2 * MAX_EVENTS]]
+        colour, pitch, frames = table[:, -3:].T
         results = self._agreement(impacts, onsets, colour, pitch, "")
-        if len(rows) > 1:
-            order = matching.derangement(len(rows), self.context.seed)
+        if len(table) > 1:
+            order = matching.derangement(len(table), self.context.seed)
             moved = [onsets[k] for k in order]
             results += self._agreement(impacts, moved, colour, pitch[order], "_repaired")
         return *results, self._mean("ball_presence", frames / physics.NUM_FRAMES)
@@ -144,7 +142,11 @@ def make(context: api.Context) -> Bounce:
     return Bounce(context=context)
 
 
-def _pad(seconds: np.ndarray) -> np.ndarray:
-    padded = np.full(MAX_EVENTS, np.nan)
-    padded[: len(seconds)] = seconds
-    return padded
+def rows(seen: Sequence[Seen]) -> api.State:
+    """The state that holds these reports."""
+    table = np.full((len(seen), 2 * MAX_EVENTS + 3), np.nan)
+    for row, one in zip(table, seen, strict=True):
+        row[: len(one.impacts)] = one.impacts
+        row[MAX_EVENTS : MAX_EVENTS + len(one.onsets)] = one.onsets
+        row[-3:] = one.colour, one.pitch, one.frames
+    return {"rows": table}

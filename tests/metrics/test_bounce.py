@@ -45,6 +45,7 @@ def _blurred(video: np.ndarray, seed: int) -> np.ndarray:
 
 
 def test_blurred_and_noisy_balls_are_still_tracked(clips, seen):
+    clips, seen = clips[:32], seen[:32]
     worse = [
         dataclasses.replace(
             one, impacts=bounce_flight.video_impacts(track), frames=track.present.sum()
@@ -164,9 +165,9 @@ def test_noise_hum_and_silence_ring_at_no_time():
     assert bounce_audio.clip_pitch(pitches) == -1
 
 
-def test_real_pairs_agree_and_repaired_ones_do_not(clips):
+def test_real_pairs_agree_and_repaired_ones_do_not(seen):
     metric = bounce.make(WORLD)
-    got = _values(metric.compute(metric.update(metric.init(), batch_of(clips))))
+    got = _values(metric.compute(bounce.rows(seen)))
     assert got["f1_half_frame"] >= 0.97
     assert got["f1_one_frame"] >= got["f1_half_frame"]
     assert got["colour_pitch"] == got["ball_presence"] == 1.0
