@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp")
@@ -78,7 +79,7 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:
       ValueError: a leaf that no rule matches.
     """
 
-    def place(path: Any, leaf: Any) -> NamedSharding:
+    def choose(path: Any, leaf: Any) -> NamedSharding:
         name = leaf_name(path)
         for pattern, placement in rules:
             if re.search(pattern, name):
@@ -88,7 +89,7 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:
             f"no sharding rule matches {name!r}; add one, or end the rules with ('.*', ...)."
         )
 
-    return jax.tree_util.tree_map_with_path(place, tree)
+    return jax.tree_util.tree_map_with_path(choose, tree)
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
@@ -108,17 +109,27 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
+def with_shardings(abstract: Any, shardings: Any) -> Any:
+    """A tree of `jax.ShapeDtypeStruct` in these shardings: what is to be made, and where."""
+
+    def one(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(one, abstract, shardings)
+
+
 def place(tree: Any, shardings: Any) -> Any:
     """Arrays that every process holds whole, as global arrays in these shardings."""
 
-    def put(x: Any, sharding: NamedSharding) -> jax.Array:
-        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
     return jax.tree.map(put, tree, shardings)
 
 
 def leaf_name(path: Sequence[Any]) -> str:
-    """The dotted name of a leaf, as "params.blocks.0.kernel"; without an NNX variable's `.value`."""
+    """The dotted name of a leaf, as "params.blocks.0.kernel"; no `.value` of an NNX variable."""
     last = path[-1] if path else None
     if len(path) > 1 and isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value":
         path = path[:-1]

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`train`: trains what config.train.target names, and goes on where an earlier run stopped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mmdisco_jax import build, parallel
+from mmdisco_jax.export.atomic import write_bytes
+from mmdisco_jax.inputs.pipeline import make_train_iterator
+from mmdisco_jax.inputs.sources import open_source
+from mmdisco_jax.training.checkpoints import Checkpoints
+from mmdisco_jax.training.loop import StoppedError, fit
+from mmdisco_jax.training.metrics_log import read_metrics
+from mmdisco_jax.training.report import write_report
+from mmdisco_jax.training.state import TrainState, init_state, make_step
+from mmdisco_jax.training.weights import save_weights
+
+# These sections make a run what it is; others may change between two halves of it ...
+_IDENTITY = ("seed", "data", "schedules", "codecs", "bases", "discriminator", "weights", "train")
+# ... and so may these keys, which say where and when things are written, not what is learnt.
+_FREE = (
+    *("data.dir", "data.in_memory", "data.num_workers"),
+    *("train.log_every", "train.save_every", "train.keep", "train.restore"),
+)
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Trains in `workdir`, or goes on there from its last checkpoint.
+
+    Leaves `checkpoints/`, `metrics.jsonl`, TensorBoard events, and at the end `weights.safetensors`
+    (the moving average), `config.json` and `report.png`. The same command resumes: the loss of
+    every step and the final numbers are those of an uninterrupted run.
+
+    Raises:
+      CheckpointError: the checkpoints in `workdir` are damaged, of another config, or unwritable.
+      NotFiniteError: the loss or a gradient is nan or infinite.
+      SystemExit: 128 + n after signal n, once a checkpoint is written.
+    """
+    workdir = Path(workdir)
+    try:
+        _train(config, workdir)
+    except StoppedError as stop:
+        print(stop, file=sys.stderr)
+        raise SystemExit(128 + stop.signal) from stop
+
+
+def _train(config: ConfigDict, workdir: Path) -> None:
+    resolved = json.loads(config.to_json())
+    mesh = parallel.make_mesh(config.mesh.to_dict())
+    loss_fn, init, frozen = build.training_task(config)
+    optimizer = build.optimizer(config)
+    batches, num_records = _batches(config)
+
+    def make(key: jax.Array) -> TrainState:
+        return init_state(init(key), optimizer)
+
+    abstract = jax.eval_shape(make, jax.random.key(config.seed))
+    shardings = parallel.tree_shardings(abstract, mesh)
+    free = (*_FREE, *(name for name in resolved if name not in _IDENTITY))
+    with Checkpoints(workdir / "checkpoints", resolved, keep=config.train.keep) as checkpoints:
+        restored = checkpoints.restore(
+            parallel.with_shardings(abstract, shardings),
+            which=str(config.train.restore),
+            free=free,
+        )
+        if restored is None:
+            state = jax.jit(make, out_shardings=shardings)(jax.random.key(config.seed))
+        else:
+            state, position = restored
+            batches.set_state(position)
+            print(f"going on from step {int(state.step)} in {workdir}", file=sys.stderr)
+        state = fit(
+            state,
+            parallel.place(frozen, parallel.tree_shardings(frozen, mesh)),
+            batches,
+            make_step(loss_fn, optimizer, ema_decay=config.train.ema_decay),
+            _step_key(config, mesh),
+            build.loop(config),
+            workdir,
+            lambda state: checkpoints.save(int(state.step), state, batches.get_state()),
+            place=lambda batch: parallel.shard_batch(batch, mesh),
+            records=lambda position, n: _records(config, num_records, position, n),
+        )
+    _finish(state, resolved, mesh, workdir)
+
+
+def _batches(config: ConfigDict) -> tuple[Any, int]:
+    """The iterator over this process's rows, and how many records it draws from."""
+    source = open_source(
+        config.data.name,
+        "train",
+        data_dir=build.data_dir(config),
+        in_memory=config.data.in_memory,
+    )
+    return _iterator(config, source), len(source)
+
+
+def _iterator(config: ConfigDict, source: Any) -> Any:
+    return make_train_iterator(
+        source,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        flip_probability=config.data.flip_probability,
+        num_workers=config.data.num_workers,
+    )
+
+
+def _step_key(config: ConfigDict, mesh: Mesh) -> jax.Array:
+    """The key of all randomness in the steps, known to every device."""
+    make = jax.jit(jax.random.key, out_shardings=parallel.replicated(mesh))
+    return make(config.seed + 1)
+
+
+class _Numbers:
+    """A source whose record i says i."""
+
+    def __init__(self, size: int):
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"video": np.zeros((1, 1, 2, 3), np.uint8), "audio": np.array([index])}
+
+
+def _records(config: ConfigDict, num_records: int, position: Any, n: int) -> list[int]:
+    """Indices of the records in this process's n-th batch after `position`."""
+    numbers = _iterator(config, _Numbers(num_records))
+    numbers.set_state(position)
+    batch = [next(numbers) for _ in range(n + 1)][-1]
+    return batch["audio"][:, 0].tolist()
+
+
+def _finish(state: TrainState, config: dict[str, Any], mesh: Mesh, workdir: Path) -> None:
+    """Writes what the run leaves for others: weights, config and report."""
+    gather = jax.jit(lambda tree: tree, out_shardings=parallel.replicated(mesh))
+    ema = jax.device_get(gather(state.ema))
+    if jax.process_index():
+        return
+    text = json.dumps(config, indent=1, sort_keys=True)
+    metadata = {
+        "config": text,
+        "target": config["train"]["target"],
+        "seed": str(config["seed"]),
+        "step": str(int(state.step)),
+        "commit": _commit(),
+    }
+    save_weights(workdir / "weights.safetensors", ema, metadata)
+    write_bytes(workdir / "config.json", text.encode())
+    write_report(workdir / "report.png", read_metrics(workdir), title=config["train"]["target"])
+
+
+def _commit() -> str:
+    """The checkout's commit, with "-dirty" if files differ from it; "unknown" outside one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return "unknown"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

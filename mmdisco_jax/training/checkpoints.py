@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a run: state, data iterator and resolved config together, whole or not at all.
+
+Orbax writes into a temporary folder in the background and renames it at the end. The last file
+written there before the rename is a manifest of hashes, so that a folder with a step's name is
+complete, and later damage to it is refused rather than trained on.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+
+from mmdisco_jax.parallel import from_named_leaves, named_leaves
+from mmdisco_jax.training.manifest import damage, write_manifest
+
+_TEMPORARY = "*.orbax-checkpoint-tmp*"
+# Orbax touches these between the manifest and the rename; they hold times, no state.
+_NOT_LISTED = ("_CHECKPOINT_METADATA", "commit_success.txt")
+_SHOWN = 6
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or used; names it, what is wrong and the remedy."""
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager that waits for what is being written."""
+
+    def __init__(self, directory: Path, config: dict[str, Any], *, keep: int):
+        """Opens or makes the folder `directory`.
+
+        Args:
+          config: the resolved config, ready for JSON; saved with every checkpoint.
+          keep: how many checkpoints stay, >= 1; older ones are deleted once a newer one is whole.
+        """
+        if keep < 1:
+            raise ValueError(f"train.keep is {keep}, but must be >= 1.")
+        self._directory = directory.absolute()
+        self._config = json.loads(json.dumps(config))
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            save_root_metadata=False,
+            lightweight_initialize=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        )
+        names = ("state", "data", "config")
+        try:
+            self._manager = ocp.CheckpointManager(
+                self._directory, options=options, item_names=names
+            )
+        except OSError as error:
+            raise CheckpointError(f"cannot use {directory} for checkpoints: {error}.") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.wait()
+        except CheckpointError:
+            if error is None:  # else the first error tells more
+                raise
+        finally:
+            self._manager.close()
+
+    def steps(self) -> list[int]:
+        """The steps that have a whole checkpoint, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, data: Any) -> None:
+        """Starts to write; returns once the state may be donated. An error may come later.
+
+        Args:
+          state: tree of arrays, over all processes.
+          data: the data iterator's state, ready for JSON; the first process's is kept.
+
+        Raises:
+          CheckpointError: this or the previous checkpoint could not be written.
+        """
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(named_leaves(state)),  # pyright: ignore[reportCallIssue]
+            data=ocp.args.JsonSave(data),  # pyright: ignore[reportCallIssue]
+            config=ocp.args.JsonSave(self._config),  # pyright: ignore[reportCallIssue]
+        )
+        try:
+            self._manager.save(step, args=items, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._not_written(error) from error
+
+    def wait(self) -> None:
+        """Returns when nothing is being written any more; CheckpointError if that failed."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._not_written(error) from error
+
+    def restore(
+        self, abstract: Any, *, which: str = "latest", free: Sequence[str] = ()
+    ) -> tuple[Any, Any] | None:
+        """The state and the data iterator's state, or None if there is no checkpoint yet.
+
+        Args:
+          abstract: tree of `jax.ShapeDtypeStruct` with shardings: what to restore, and to where.
+          which: "latest", or the number of a kept step; later checkpoints are then deleted, as
+            the run goes on from there.
+          free: dotted config keys that may differ from the checkpoint's, with all below them.
+
+        Raises:
+          CheckpointError: no such step, damaged files, another config, or another structure.
+        """
+        steps = self.steps()
+        if which == "latest" and not steps:
+            return None
+        step = steps[-1] if which == "latest" else self._chosen(which, steps)
+        self._require_whole(step, steps)
+        items = ocp.args.Composite(
+            config=ocp.args.JsonRestore(),
+            data=ocp.args.JsonRestore(),
+        )
+        saved = self._manager.restore(step, args=items)
+        self._require_same_config(saved.config, free)
+        wanted = named_leaves(abstract)
+        self._require_same_structure(step, wanted)
+        args = ocp.args.StandardRestore(wanted)  # pyright: ignore[reportCallIssue]
+        state = self._manager.restore(step, args=ocp.args.Composite(state=args)).state
+        for later in steps[steps.index(step) + 1 :]:
+            self._manager.delete(later)
+        return from_named_leaves(abstract, state), saved.data
+
+    def _seal(self) -> None:
+        """Called when all data are written, before the rename that makes the checkpoint count."""
+        if jax.process_index() == 0:
+            for folder in self._directory.glob(_TEMPORARY):
+                write_manifest(folder, ignored=_NOT_LISTED)
+
+    def _not_written(self, error: Exception) -> CheckpointError:
+        for leftover in self._directory.glob(_TEMPORARY):
+            shutil.rmtree(leftover, ignore_errors=True)
+        steps = sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdigit())
+        last = f"the last good one is of step {steps[-1]}" if steps else "there is none yet"
+        return CheckpointError(
+            f"could not write a checkpoint to {self._directory}: {error}. Nothing of it was kept; "
+            f"{last}. Free disk space or choose another workdir, then run the same command again."
+        )
+
+    def _chosen(self, which: str, steps: list[int]) -> int:
+        if which.isdigit() and int(which) in steps:
+            return int(which)
+        raise CheckpointError(
+            f"train.restore is {which!r}, but must be 'latest' or one of the steps kept in "
+            f"{self._directory}: {steps}."
+        )
+
+    def _require_whole(self, step: int, steps: list[int]) -> None:
+        lines = damage(self._directory / str(step))
+        if lines:
+            earlier = [s for s in steps if s < step]
+            remedy = (
+                f"to go on from an earlier one, set train.restore={earlier[-1]}"
+                if earlier
+                else "there is no earlier one; choose another workdir to start anew"
+            )
+            raise CheckpointError(
+                f"the checkpoint {self._directory / str(step)} is damaged: {_listed(lines)}. It "
+                f"was not used, and nothing was changed; {remedy} (kept steps: {steps})."
+            )
+
+    def _require_same_config(self, saved: dict[str, Any], free: Sequence[str]) -> None:
+        old, new = _dotted(saved), _dotted(self._config)
+        lines = [
+            f"{key} was {old.get(key, 'absent')!r}, now {new.get(key, 'absent')!r}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key, "absent") != new.get(key, "absent")
+            and not any(key == part or key.startswith(f"{part}.") for part in free)
+        ]
+        if lines:
+            raise CheckpointError(
+                f"{self._directory} holds checkpoints of another config: {_listed(lines)}. "
+                "Choose another workdir, or set these keys back."
+            )
+
+    def _require_same_structure(self, step: int, wanted: dict[str, Any]) -> None:
+        saved = self._manager.item_metadata(step).state
+        old = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in saved.items()}
+        new = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in wanted.items()}
+        lines = [
+            f"{name} is {old.get(name, 'absent')} there and {new.get(name, 'absent')} here"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+        if lines:
+            raise CheckpointError(
+                f"the checkpoint {self._directory / str(step)} does not fit this model and "
+                f"optimizer: {_listed(lines)}. Choose another workdir, or the code that wrote it."
+            )
+
+
+def _dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _dotted(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _listed(lines: list[str]) -> str:
+    more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return "; ".join(lines[:_SHOWN]) + more
