@@ -40,7 +40,44 @@ def _train(target: str) -> dict:
     if target == "audio":
         time = {"focus": 0.3, "low": 200, "high": 800}
         return common | {"batch_size": 64, "num_steps": 2500, "learning_rate": 1.5e-3, "time": time}
-    return common | {"batch_size": 32, "num_steps": 1500, "learning_rate": 1e-3}
+    objective = {
+        "groups": 8,
+        "shifts": 3,
+        "fakes": "repaired",
+        "ce_weight": 1.0,
+        "denoising_weight": 1.0,
+        "denoising_samples": 16,
+        "level_start": 0.3,
+        "level_warmup_steps": 300,
+    }
+    return common | {
+        "batch_size": 64,
+        "num_steps": 1500,
+        "learning_rate": 1e-3,
+        "time": {"focus": 0.75, "low": 0, "high": 600},
+        "objective": objective,
+    }
+
+
+def _sample() -> dict:
+    return {
+        "seed": 0,
+        "num_samples": 8,
+        "batch_size": 8,
+        "num_media": 8,  # clips written as mp4 and wav, from the first
+        "sampler": {"name": "ddim", "eta": 1.0, "clip": 1.0},
+        "num_steps": 50,
+        "spacing": "trailing",
+        "offset": 0,
+        "num_substeps": 1,
+        "scales": {"audio": 0.0, "video": 0.0},
+        "plan": {"interval": (), "every": 1},
+        # Each variant overrides the settings above; all start from the same noise.
+        "variants": {
+            "independent": {},
+            "guided": {"scales": {"audio": 6.0, "video": 6.0}},
+        },
+    }
 
 
 def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
@@ -66,8 +103,10 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
             "num_mels": 32,
             "hop_length": 500,
             "n_fft": 1024,
-            "low": -2.5,
-            "high": 1.0,
+            "low": -4.5,
+            "high": 0.8,
+            "mean": -0.85,
+            "scale": 0.4,
         },
     }
     config.bases = {
@@ -90,6 +129,25 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
             "num_heads": 4,
         },
     }
+    config.discriminator = {
+        "name": "aligned",
+        "towers": {
+            "video": {"sample_shape": (16, 32, 32, 3), "patch": (1, 8, 8), "patch_width": 32},
+            "audio": {"sample_shape": (64, 32, 1), "patch": (4, 32), "patch_width": 128},
+        },
+        "width": 160,
+        "tower_depth": 2,
+        "fusion_depth": 2,
+        "num_heads": 4,
+    }
+    config.guidance = {"log_ratio": "logit"}
+    config.weights = {
+        "video": "mmdisco_jax/weights/bounce_video.safetensors",
+        "audio": "mmdisco_jax/weights/bounce_audio.safetensors",
+        "discriminator": "mmdisco_jax/weights/bounce_discriminator.safetensors",
+        "fakes": "",
+    }
+    config.sample = _sample()
     config.train = _train(target)
     config.lock()
     return config

@@ -11,12 +11,22 @@ from ml_collections import ConfigDict
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.losses import noise_prediction
 from mmdisco_jax.codecs import CODECS
+from mmdisco_jax.discriminator import DISCRIMINATORS
+from mmdisco_jax.discriminator.log_ratio import log_ratio
+from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
+from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.samplers import SAMPLERS
+from mmdisco_jax.samplers.grids import timesteps
+from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
+from mmdisco_jax.samplers.sample import sample
 from mmdisco_jax.training.loop import LoopSpec
 from mmdisco_jax.training.optimizer import adam
 from mmdisco_jax.training.state import LossFn
+from mmdisco_jax.training.weights import load_weights
+from mmdisco_jax.types import AV, DenoiseFn, LogRatioFn
 
 
 def _named(section: ConfigDict, registry: Any, *args: Any, **extra: Any) -> Any:
@@ -67,6 +77,75 @@ def base_loss(config: ConfigDict, modality: str) -> tuple[LossFn, Any]:
     return loss_fn, init
 
 
+def discriminator(config: ConfigDict) -> tuple[nnx.GraphDef, Any]:
+    """The graph definition of the discriminator, and a function key -> its random parameters."""
+
+    def make(key: jax.Array) -> nnx.Module:
+        return _named(config.discriminator, DISCRIMINATORS, rngs=nnx.Rngs(key))
+
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))
+    return graphdef, jax.jit(lambda key: nnx.split(make(key))[1])
+
+
+def log_ratio_fn(config: ConfigDict, graphdef: nnx.GraphDef, params: Any) -> LogRatioFn:
+    """h of the discriminator with these parameters, in the form that the config asks for."""
+    model = nnx.merge(graphdef, params)
+    return lambda x, t, cond: log_ratio(model(x, t, cond), config.guidance.log_ratio)
+
+
+def bases(config: ConfigDict) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:
+    """The frozen base models: graph definitions, and parameters from the config's weight files."""
+    graphdefs, params = {}, {}
+    for m in config.bases:
+        graphdefs[m], init = base_model(config, m)
+        params[m] = load_weights(config.weights[m], jax.eval_shape(init, jax.random.key(0)))
+    return graphdefs, params
+
+
+def denoise_fn(graphdefs: dict[str, nnx.GraphDef], params: dict[str, Any]) -> DenoiseFn:
+    """One eps model per modality, joined into a denoiser of the pair."""
+    models = {m: nnx.merge(graphdefs[m], params[m]) for m in graphdefs}
+    return lambda x, t, cond: {m: models[m](x[m], t) for m in x}
+
+
+def discriminator_loss(config: ConfigDict) -> tuple[LossFn, Any, Any]:
+    """The discriminator's loss over raw batches, its initialiser, and what stays frozen."""
+    graphdef, init = discriminator(config)
+    base_graphs, base_params = bases(config)
+    noise, code = schedules(config), codecs(config)
+    train = config.train
+    spec = ObjectiveSpec(**train.objective.to_dict())
+    levels = next(iter(noise.values())).num_timesteps
+    sampler = TimeSampler(num_timesteps=levels, **train.time.to_dict())
+    frozen = {"bases": base_params, "fakes": None}
+    if spec.fakes != "repaired":
+        frozen["fakes"] = load_fakes(config.weights.fakes)
+
+    def loss_fn(params, frozen, batch, key, step):
+        problem = Problem(
+            schedules=noise,
+            time_sampler=sampler,
+            denoise=denoise_fn(base_graphs, frozen["bases"]),
+            residual=lambda h: residual(h, noise),
+        )
+        model = nnx.merge(graphdef, params)
+        x0 = {m: code[m].encode(batch[m]) for m in code}
+        return objective(model, x0, frozen["fakes"], key, step, problem, spec)
+
+    return loss_fn, init, frozen
+
+
+def training_task(config: ConfigDict) -> tuple[LossFn, Any, Any]:
+    """What `config.train.target` names: (loss over raw batches, initialiser, frozen parameters)."""
+    target = config.train.target
+    if target == "discriminator":
+        return discriminator_loss(config)
+    if target not in config.bases:
+        known = ", ".join(["discriminator", *config.bases])
+        raise ValueError(f"unknown training target {target!r}: choose one of {known}.")
+    return (*base_loss(config, target), None)
+
+
 def optimizer(config: ConfigDict) -> Any:
     train = config.train
     return adam(
@@ -91,3 +170,54 @@ def data_dir(config: ConfigDict) -> Path:
     return Path(config.data.dir)
 
 
+
+
+def sampler(config: ConfigDict, variant: str) -> Any:
+    """A jitted function (base params, discriminator params, sample indices [b]) -> samples AV.
+
+    `variant` names one of `config.sample.variants`; what it does not say is said by `config.sample`.
+    A sample is a function of (config.sample.seed, its index), and the same noise serves all variants.
+    """
+    chosen = variant_settings(config, variant)
+    noise, codec = schedules(config), codecs(config)
+    base_graphs = {m: base_model(config, m)[0] for m in config.bases}
+    shapes = {m: tuple(config.bases[m].sample_shape) for m in codec}
+    steppers = {m: _named(chosen.sampler, SAMPLERS) for m in codec}
+    levels = next(iter(noise.values()))
+    grid = timesteps(levels, chosen.num_steps, chosen.spacing, chosen.offset)
+    scales = chosen.scales.to_dict()
+    plan = Plan(interval=chosen.plan.interval or None, every=chosen.plan.every)
+    guided = any(scales.values())
+    disc_graph = discriminator(config)[0] if guided else None
+
+    def run(base_params: Any, disc_params: Any, indices: jax.Array, on_step: Any = None) -> AV:
+        denoise = denoise_fn(base_graphs, base_params)
+        if guided:
+            h = log_ratio_fn(config, disc_graph, disc_params)
+            if plan == Plan():
+                denoise = joint(denoise, h, noise, scales)
+            else:
+                denoise = PlannedJoint(denoise, residual(h, noise), scales, plan)
+        keys = sample_keys(chosen.seed, indices)
+        return sample(
+            denoise,
+            initial(keys, shapes),
+            steppers,
+            noise,
+            grid,
+            keyed(keys),
+            num_substeps=chosen.num_substeps,
+            on_step=on_step,
+        )
+
+    return jax.jit(run, static_argnames="on_step"), len(grid)
+
+
+def variant_settings(config: ConfigDict, variant: str) -> ConfigDict:
+    """The sample section with the variant's overrides; ValueError for an unknown variant."""
+    variants = config.sample.variants
+    if variant not in variants:
+        raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(variants)}.")
+    chosen = config.sample.copy_and_resolve_references()
+    chosen.update(variants[variant])
+    return chosen

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sound as a log-mel spectrogram in [-1, 1], and back by Griffin-Lim.
+"""Sound as a standardised log-mel spectrogram, and back by Griffin-Lim.
 
-    m = clip((log10(mel @ |stft|) - centre) / half_range, -1, 1)
+    m = clip(2 (log10(mel @ |stft|) - low) / (high - low) - 1, -1, 1)
+    x = (m - mean) / scale
 
 Frames are centred on multiples of the hop (librosa's convention, zero padding), so frame j shows the
 sound around j * hop_length / sample_rate_hz seconds.
@@ -20,9 +21,10 @@ from mmdisco_jax.types import Array
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogMel:
-    """int16 [b samples] <-> float32 [b l mels 1] in [-1, 1].
+    """int16 [b samples] <-> float32 [b l mels 1].
 
-    low, high: log10 magnitudes that map to -1 and 1; what is quieter than `low` is silence.
+    low, high: log10 magnitudes that map to m = -1 and 1; what is quieter than `low` is silence.
+    mean, scale: of m over the data, so that x has about unit variance, as the noise has.
     """
 
     sample_rate_hz: int
@@ -32,6 +34,8 @@ class LogMel:
     n_fft: int
     low: float
     high: float
+    mean: float = 0.0
+    scale: float = 1.0
     griffin_lim_steps: int = 64
 
     def __post_init__(self):
@@ -68,13 +72,13 @@ class LogMel:
         magnitude = jnp.abs(jnp.fft.rfft(frames * window))
         level = jnp.log10(jnp.maximum(magnitude @ self.mel_basis.T, 1e-8))
         scaled = (level - self.low) / (self.high - self.low) * 2 - 1
-        return jax.lax.clamp(-1.0, scaled, 1.0)[..., None]
+        return (jax.lax.clamp(-1.0, scaled, 1.0)[..., None] - self.mean) / self.scale
 
     def magnitudes(self, x: np.ndarray) -> np.ndarray:
-        """float32 [l mels 1] -> mel magnitudes [mels, l]; -1 is exactly silent."""
-        x = np.clip(np.asarray(x, np.float64)[..., 0].T, -1, 1)
-        level = 10 ** ((x + 1) / 2 * (self.high - self.low) + self.low)
-        return np.where(x <= -1, 0.0, level)
+        """float32 [l mels 1] -> mel magnitudes [mels, l]; m = -1 is exactly silent."""
+        m = np.clip(np.asarray(x, np.float64)[..., 0].T * self.scale + self.mean, -1, 1)
+        level = 10 ** ((m + 1) / 2 * (self.high - self.low) + self.low)
+        return np.where(m <= -1, 0.0, level)
 
     def decode(self, x: Array) -> np.ndarray:
         """float32 [b l mels 1] -> float32 [b samples] in [-1, 1]; deterministic."""
@@ -82,6 +86,8 @@ class LogMel:
 
     def _invert(self, x: np.ndarray) -> np.ndarray:
         magnitude = librosa.util.nnls(self.mel_basis.astype(np.float64), self.magnitudes(x))
+        # A centred transform of these samples has one frame more, at their very end.
+        magnitude = np.pad(magnitude, ((0, 0), (0, 1)), "edge")
         wave = librosa.griffinlim(
             magnitude,
             n_iter=self.griffin_lim_steps,

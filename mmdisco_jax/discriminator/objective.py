@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step's loss of a discriminator: noise a batch, make fakes, weigh the two losses.
+
+Samples come in groups that share a noise level, so that fakes can be made by re-pairing within a group
+at the price of the fusion alone, when the discriminator offers its towers (`features`) and its fusion
+(`fuse`) apart.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmdisco_jax.discriminator import losses
+from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise
+from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.types import AV, Array, DenoiseFn, LogRatioFn
+
+FAKES = ("repaired", "generated", "both")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """groups: noise levels in a batch. shifts: fakes per real pair, by re-pairing.
+
+    fakes: "repaired" (real sound with another clip's picture), "generated" (both by the base models,
+    independently) or "both". ce_weight, denoising_weight: of the two losses. denoising_samples: real
+    pairs per batch in the denoising term. level_warmup_steps: the noise levels grow from
+    `level_start` of their range to all of it over so many steps, so that D first learns where
+    sound and picture are clear.
+    """
+
+    groups: int
+    shifts: int
+    fakes: str
+    ce_weight: float
+    denoising_weight: float
+    denoising_samples: int
+    level_start: float
+    level_warmup_steps: int
+
+    def __post_init__(self):
+        if self.fakes not in FAKES:
+            raise ValueError(f"unknown fakes {self.fakes!r}: choose one of {', '.join(FAKES)}.")
+        if not 0 < self.level_start <= 1:
+            raise ValueError(f"level_start is a share in (0, 1], got {self.level_start}.")
+        if self.ce_weight < 0 or self.denoising_weight < 0 or not self.ce_weight + self.denoising_weight:
+            raise ValueError(
+                "loss weights must be >= 0 and not both 0, got "
+                f"ce_weight={self.ce_weight}, denoising_weight={self.denoising_weight}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What the objective is about: noise, bases, and how a log-ratio's gradient becomes a residual."""
+
+    schedules: dict[str, Schedule]
+    time_sampler: TimeSampler
+    denoise: DenoiseFn
+    residual: Callable[[LogRatioFn], Callable[[AV, Array, Any], AV]]
+
+
+def objective(
+    model: Any, x0: AV, generated: AV | None, key: Array, step: Array, problem: Problem, spec: ObjectiveSpec
+) -> tuple[Array, dict[str, Array]]:
+    """The loss and its metrics for clean real pairs x0 {m: [b ...]}.
+
+    generated: clean fake samples {m: [n ...]} of the base models; sound and picture are drawn from
+    them independently, so n of each give n^2 fake pairs. None when spec.fakes is "repaired".
+    """
+    keys = jax.random.split(key, 4)
+    batch = next(iter(x0.values())).shape[0]
+    t = jnp.repeat(problem.time_sampler(keys[0], spec.groups), batch // spec.groups)
+    if spec.level_warmup_steps:
+        share = spec.level_start + (1 - spec.level_start) * step / spec.level_warmup_steps
+        t = (t * jnp.minimum(share, 1.0)).astype(jnp.int32)
+    eps = draw_noise(keys[1], x0)
+    x_t = add_noise(x0, eps, t, problem.schedules)
+    loss, metrics = jnp.zeros(()), {}
+    if spec.ce_weight:
+        real, fake = _logits(model, x_t, t, generated, keys[2:], problem, spec)
+        ce = losses.cross_entropy(real, fake)
+        loss += spec.ce_weight * ce
+        metrics |= {"ce": ce} | _classification(real, fake, t, problem.time_sampler.num_timesteps)
+    if spec.denoising_weight:
+        stride = batch // spec.denoising_samples
+        some = {m: x_t[m][::stride] for m in x_t}
+        some_eps = {m: eps[m][::stride] for m in eps}
+        gain, more = _denoising(model, some, some_eps, t[::stride], problem)
+        loss += spec.denoising_weight * gain
+        metrics |= more
+    return loss, metrics
+
+
+def _logits(model, x_t, t, generated, keys, problem, spec) -> tuple[Array, Array]:
+    """Logits of real pairs [b] and of fakes [k, b]: each fake at its real pair's noise level."""
+    split = hasattr(model, "features")
+    features = model.features(x_t, t) if split else x_t
+    score = model.fuse if split else model
+    real, fakes = score(features, t), []
+    if spec.fakes != "generated":
+        many = jnp.tile(t, spec.shifts)
+        audio = losses.repaired(features["audio"], spec.groups, spec.shifts)
+        video = jnp.concatenate([features["video"]] * spec.shifts)
+        fakes.append(score({"audio": audio, "video": video}, many).reshape(spec.shifts, -1))
+    if spec.fakes != "repaired":
+        drawn = {}
+        for m, k in zip(sorted(generated), jax.random.split(keys[0]), strict=True):
+            index = jax.random.randint(k, t.shape, 0, generated[m].shape[0])
+            drawn[m] = generated[m][index].astype(jnp.float32)
+        noisy = add_noise(drawn, draw_noise(keys[1], drawn), t, problem.schedules)
+        fakes.append(model(noisy, t)[None])
+    return real, jnp.concatenate(fakes)
+
+
+def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> dict[str, Array]:
+    """Loss and accuracy by noise level, and the counts of a calibration curve."""
+    ce = 0.5 * (jax.nn.softplus(-real) + jax.nn.softplus(fake).mean(0))
+    accuracy = 0.5 * ((real > 0) + (fake < 0).mean(0))
+    metrics = losses.by_level({"ce": ce, "accuracy": accuracy}, t, num_timesteps)
+    # Reals and fakes weigh half each, as in the loss, so a calibrated D has share == probability.
+    bins = jnp.arange(10)
+    in_real = (jnp.floor(jax.nn.sigmoid(real) * 10)[:, None] == bins).mean(0)
+    in_fake = (jnp.floor(jax.nn.sigmoid(fake.ravel()) * 10)[:, None] == bins).mean(0)
+    share = in_real / (in_real + in_fake)
+    return metrics | {"accuracy": accuracy.mean()} | {f"real_share/{i}": share[i] for i in range(10)}
+
+
+def _denoising(model, x_t, eps, t, problem) -> tuple[Array, dict[str, Array]]:
+    base = jax.lax.stop_gradient(problem.denoise(x_t, t, None))
+    r = problem.residual(lambda x, level, cond: model(x, level))(x_t, t, None)
+    gain, by_modality = losses.denoising(r, eps, base)
+    scale = losses.best_scale(r, eps, base)
+    metrics = {f"denoising_{m}": v for m, v in by_modality.items()}
+    return gain, metrics | {"denoising": gain} | {f"best_scale_{m}": v for m, v in scale.items()}
