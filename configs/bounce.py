@@ -33,6 +33,8 @@ def _train(target: str) -> dict:
         "time": {"focus": 0.0, "low": 0, "high": 0},
         "log_every": 20,
         "save_every": 250,
+        "keep": 3,  # checkpoints
+        "restore": "latest",  # or the number of a checkpoint's step
     }
     if target == "video":
         time = {"focus": 0.5, "low": 300, "high": 850}
@@ -72,6 +74,7 @@ def _sample() -> dict:
         "num_substeps": 1,
         "scales": {"audio": 0.0, "video": 0.0},
         "plan": {"interval": (), "every": 1},
+        "discriminator_weights": "",  # other than config.weights.discriminator
         # Each variant overrides the settings above; all start from the same noise.
         "variants": {
             "independent": {},
@@ -93,6 +96,7 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         "num_workers": 0,
         "in_memory": True,
     }
+    config.clip = {"seconds": 2.0, "fps": 8, "sample_rate_hz": 16_000}
     config.schedules = {"audio": _linear_schedule(), "video": _linear_schedule()}
     config.codecs = {
         "video": {"name": "pixels"},
@@ -147,7 +151,17 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         "discriminator": "mmdisco_jax/weights/bounce_discriminator.safetensors",
         "fakes": "",
     }
+    # Samples of the base models for training D on generated fakes; 0: none. Indices from
+    # first_index on, so that no fake is ever a sample that is measured.
+    config.fakes = {"num_samples": 0, "batch_size": 128, "first_index": 1_000_000}
     config.sample = _sample()
+    config.evaluate = {
+        "metrics": ("bounce", "proxy_frechet_video", "proxy_frechet_audio", "av_align"),
+        "num_reference": 1024,  # real test clips
+        "replicates": 1000,
+        "seed": 0,
+    }
     config.train = _train(target)
+    config.mesh = {"data": -1, "fsdp": 1}
     config.lock()
     return config

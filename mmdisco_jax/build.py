@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -15,6 +16,7 @@ from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
 from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
+from mmdisco_jax.inputs.clips import read_all
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import Schedule
@@ -119,7 +121,7 @@ def discriminator_loss(config: ConfigDict) -> tuple[LossFn, Any, Any]:
     sampler = TimeSampler(num_timesteps=levels, **train.time.to_dict())
     frozen = {"bases": base_params, "fakes": None}
     if spec.fakes != "repaired":
-        frozen["fakes"] = load_fakes(config.weights.fakes)
+        frozen["fakes"] = fakes(config)
 
     def loss_fn(params, frozen, batch, key, step):
         problem = Problem(
@@ -133,6 +135,16 @@ def discriminator_loss(config: ConfigDict) -> tuple[LossFn, Any, Any]:
         return objective(model, x0, frozen["fakes"], key, step, problem, spec)
 
     return loss_fn, init, frozen
+
+
+def fakes(config: ConfigDict) -> dict[str, jax.Array]:
+    """Latents {m: float16 [n ...]} that the base models generated (see commands/fakes.py)."""
+    if not config.weights.fakes:
+        raise ValueError(
+            "training with generated fakes needs config.weights.fakes: run prepare with "
+            "--config.fakes.num_samples=N, then give the folder it names."
+        )
+    return jax.tree.map(jnp.asarray, read_all(Path(config.weights.fakes)))
 
 
 def training_task(config: ConfigDict) -> tuple[LossFn, Any, Any]:
@@ -168,8 +180,6 @@ def loop(config: ConfigDict) -> LoopSpec:
 
 def data_dir(config: ConfigDict) -> Path:
     return Path(config.data.dir)
-
-
 
 
 def sampler(config: ConfigDict, variant: str) -> Any:
@@ -221,3 +231,13 @@ def variant_settings(config: ConfigDict, variant: str) -> ConfigDict:
     chosen = config.sample.copy_and_resolve_references()
     chosen.update(variants[variant])
     return chosen
+
+
+def discriminator_params(config: ConfigDict, variant: str) -> Any:
+    """The discriminator's weights if the variant is guided, else None."""
+    settings = variant_settings(config, variant)
+    if not any(settings.scales.values()):
+        return None
+    _, init = discriminator(config)
+    path = settings.discriminator_weights or config.weights.discriminator
+    return load_weights(path, jax.eval_shape(init, jax.random.key(0)))

@@ -108,7 +108,9 @@ def _height(seconds, start, rise, restitution, impacts, speeds) -> np.ndarray:
 def render(x: np.ndarray, y: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Frames uint8 [f, 32, 32, 3] of a shaded disc with centres (y, x) [f] over a floor line."""
     grid = np.arange(FRAME_SIZE) + 0.5
-    distance = np.hypot(grid[None, :, None] - y[:, None, None], grid[None, None, :] - x[:, None, None])
+    distance = np.hypot(
+        grid[None, :, None] - y[:, None, None], grid[None, None, :] - x[:, None, None]
+    )
     # One pixel of linear fall-off at the rim is an antialiased edge: the centre is sub-pixel exact.
     cover = np.clip(RADIUS + 0.5 - distance, 0.0, 1.0)[..., None]
     scene = np.broadcast_to(BACKGROUND, (FRAME_SIZE, FRAME_SIZE, 3)).copy()

@@ -46,4 +46,3 @@ def noise_prediction(
     by_level = (one_hot * x0_error[:, None]).sum(0) / one_hot.sum(0)
     metrics = {f"x0_error/{i}": by_level[i] for i in range(num_bins)}
     return jnp.mean(weight * x0_error), metrics
-

@@ -46,7 +46,11 @@ class ObjectiveSpec:
             raise ValueError(f"unknown fakes {self.fakes!r}: choose one of {', '.join(FAKES)}.")
         if not 0 < self.level_start <= 1:
             raise ValueError(f"level_start is a share in (0, 1], got {self.level_start}.")
-        if self.ce_weight < 0 or self.denoising_weight < 0 or not self.ce_weight + self.denoising_weight:
+        if (
+            self.ce_weight < 0
+            or self.denoising_weight < 0
+            or not self.ce_weight + self.denoising_weight
+        ):
             raise ValueError(
                 "loss weights must be >= 0 and not both 0, got "
                 f"ce_weight={self.ce_weight}, denoising_weight={self.denoising_weight}."
@@ -64,7 +68,13 @@ class Problem:
 
 
 def objective(
-    model: Any, x0: AV, generated: AV | None, key: Array, step: Array, problem: Problem, spec: ObjectiveSpec
+    model: Any,
+    x0: AV,
+    generated: AV | None,
+    key: Array,
+    step: Array,
+    problem: Problem,
+    spec: ObjectiveSpec,
 ) -> tuple[Array, dict[str, Array]]:
     """The loss and its metrics for clean real pairs x0 {m: [b ...]}.
 
@@ -126,7 +136,9 @@ def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> d
     in_real = (jnp.floor(jax.nn.sigmoid(real) * 10)[:, None] == bins).mean(0)
     in_fake = (jnp.floor(jax.nn.sigmoid(fake.ravel()) * 10)[:, None] == bins).mean(0)
     share = in_real / (in_real + in_fake)
-    return metrics | {"accuracy": accuracy.mean()} | {f"real_share/{i}": share[i] for i in range(10)}
+    return (
+        metrics | {"accuracy": accuracy.mean()} | {f"real_share/{i}": share[i] for i in range(10)}
+    )
 
 
 def _denoising(model, x_t, eps, t, problem) -> tuple[Array, dict[str, Array]]:

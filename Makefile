@@ -1,0 +1,40 @@
+# make demo: sets everything up and shows the effect. make test: sets everything up and checks it.
+# Each works alone on a fresh machine with Python 3.11 or newer and pip.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+# No byte-compilation: it costs more than it saves before the first run.
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
+
+.PHONY: demo test test-slow lint types check clean
+
+$(VENV)/run: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	touch $@
+
+# PyTorch is a test dependency only: the ports are compared with reference modules on the CPU.
+$(VENV)/dev: $(VENV)/run tests/requirements.txt
+	$(PIP) -r tests/requirements.txt
+	touch $@
+
+demo: $(VENV)/run
+	$(PY) launch.py demo --config=configs/bounce.py --workdir=runs/demo
+
+test: $(VENV)/dev
+	$(PY) -m pytest
+
+test-slow: $(VENV)/dev
+	$(PY) -m pytest -m slow
+
+lint: $(VENV)/dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(VENV)/dev
+	$(PY) -m pyright --pythonpath $(PY)
+
+check: test lint types
+
+clean:
+	rm -rf $(VENV) .cache runs

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: flags, the compilation cache, and errors as sentences instead of tracebacks."""
+
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from mmdisco_jax.commands import COMMANDS
+from mmdisco_jax.parallel import initialize_distributed
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/x.py, or configs/x.py:argument")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of this run's files; made if missing")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the resolved config and stop")
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "show where an error came from")
+_CACHE = flags.DEFINE_string(
+    "compile_cache", ".cache/xla", "folder of compiled programs, kept between runs; '' for none"
+)
+_USAGE = (
+    "usage: python launch.py MODE --config=configs/x.py[:argument] --workdir=DIR "
+    "[--config.a.b=value ...] [--dry_run]\nMODE is one of "
+)
+# What a user can cause and mend. Anything else is a fault of ours, shown with its traceback.
+_USER_ERRORS = (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one mode. Exit status 2 for a wrong command line, 1 for a run that failed."""
+    argv = list(sys.argv if argv is None else argv)
+    try:
+        mode, config, workdir = _parse(argv)
+    except (flags.Error, *_USER_ERRORS, IndexError) as error:
+        _stop(error, 2)
+    if _DRY_RUN.value:
+        print(json.dumps(json.loads(config.to_json()), indent=2))
+        return
+    logging.set_verbosity(logging.WARNING)
+    try:
+        _prepare_jax()
+        workdir.mkdir(parents=True, exist_ok=True)
+        COMMANDS.get(mode)(config, workdir)
+    except _USER_ERRORS as error:
+        _stop(error, 1)
+
+
+def _parse(argv: list[str]) -> tuple[str, ConfigDict, Path]:
+    rest = flags.FLAGS(argv)[1:]
+    if len(rest) != 1:
+        raise ValueError(f"expected one MODE, got {rest}.\n{_USAGE}{', '.join(COMMANDS.names())}.")
+    if rest[0] not in COMMANDS.names():
+        COMMANDS.get(rest[0])
+    if _CONFIG.value is None:
+        raise ValueError(
+            "--config is missing: name a file, for example --config=configs/bounce.py."
+        )
+    if not _WORKDIR.value:
+        raise ValueError("--workdir is missing: name the folder for this run's files.")
+    return rest[0], _CONFIG.value, Path(_WORKDIR.value)
+
+
+def _prepare_jax() -> None:
+    if _CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", str(Path(_CACHE.value).absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    initialize_distributed()
+
+
+def _stop(error: BaseException, status: int) -> NoReturn:
+    if flags.FLAGS.is_parsed() and _TRACEBACK.value:
+        raise error
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sample`: every variant of the config from the same noise, as raw clips and as media files."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from mmdisco_jax import build
+from mmdisco_jax.export.atomic import write_bytes
+from mmdisco_jax.export.convert import waveform_to_int16
+from mmdisco_jax.export.media import write_mp4, write_wav
+from mmdisco_jax.inputs.clips import read_shards, shard_path, write_shard
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Writes workdir/VARIANT/samples_*.npz (video uint8, audio int16), mp4 and wav files.
+
+    Shards that exist are kept, so an interrupted run goes on; a workdir sampled with another
+    config is refused. `timing.json` tells what compiling and each step cost.
+    """
+    text = json.dumps(json.loads(config.to_json_best_effort()), indent=1, sort_keys=True)
+    _claim(workdir, config)
+    _, base_params = build.bases(config)
+    timing = {}
+    for variant in config.sample.variants:
+        timing[variant] = _sample_variant(config, workdir / variant, variant, base_params)
+        _write_media(config, workdir / variant)
+    write_bytes(workdir / "config.json", text.encode())
+    write_bytes(workdir / "timing.json", json.dumps(timing, indent=1).encode())
+    print(f"samples of {', '.join(config.sample.variants)} are in {workdir}")
+
+
+def _claim(workdir: Path, config: ConfigDict) -> None:
+    """Refuses a folder whose shards another config made."""
+    mine = json.loads(config.to_json_best_effort())
+    mine = {k: mine[k] for k in ("bases", "discriminator", "guidance", "weights", "sample")}
+    mine["sample"].pop("num_samples")
+    mine["sample"].pop("num_media")
+    note = workdir / "made_by.json"
+    if note.exists() and json.loads(note.read_text()) != mine:
+        raise ValueError(f"{workdir} holds samples of another config: use another workdir.")
+    write_bytes(note, json.dumps(mine, indent=1).encode())
+
+
+def _sample_variant(config: ConfigDict, folder: Path, variant: str, base_params: Any) -> dict:
+    """Fills `folder` with shards; returns seconds spent compiling and running."""
+    settings = build.variant_settings(config, variant)
+    size, total = settings.batch_size, settings.num_samples
+    missing = [first for first in range(0, total, size) if not shard_path(folder, first).exists()]
+    if not missing:
+        return {}
+    codecs = build.codecs(config)
+    run_sampler, num_steps = build.sampler(config, variant)
+    disc_params = build.discriminator_params(config, variant)
+    with tqdm(total=len(missing) * num_steps, desc=variant, unit="step", mininterval=0.5) as bar:
+
+        def on_step(step: Any) -> None:
+            del step
+            bar.update()
+
+        start = time.perf_counter()
+        indices = jnp.arange(size)
+        compiled = run_sampler.lower(base_params, disc_params, indices, on_step=on_step).compile()
+        spent = {"compile_seconds": time.perf_counter() - start}
+        start = time.perf_counter()
+        for first in missing:
+            latents = jax.device_get(compiled(base_params, disc_params, first + indices))
+            clips = {
+                "video": codecs["video"].decode(latents["video"]),
+                "audio": waveform_to_int16(codecs["audio"].decode(latents["audio"])),
+            }
+            write_shard(folder, first, {m: x[: total - first] for m, x in clips.items()})
+    return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
+
+
+def _write_media(config: ConfigDict, folder: Path) -> None:
+    """The first clips as mp4 with sound and as wav."""
+    fps, rate = config.clip.fps, config.clip.sample_rate_hz
+    number = 0
+    for shard in read_shards(folder, config.sample.num_media):
+        for video, audio in zip(shard["video"], shard["audio"], strict=True):
+            wave = audio.astype(np.float32) / 32768.0
+            scale = max(1, 256 // video.shape[1])
+            path = folder / f"{number:05d}.mp4"
+            if not path.exists():
+                write_mp4(path, video, wave, fps=fps, sample_rate_hz=rate, scale=scale)
+                write_wav(path.with_suffix(".wav"), wave, rate)
+            number += 1
