@@ -26,8 +26,8 @@ Rules = Sequence[tuple[str, Placement]]
 _MIN_SHARDED_ELEMENTS = 2**14  # gathering smaller arrays costs more than keeping them whole
 
 
-def make_mesh(shape: Mapping[str, int]) -> Mesh:
-    """A mesh over all devices of all processes, with the axes `data` and `fsdp`.
+def make_mesh(shape: Mapping[str, int], *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axes `data` and `fsdp`, by default over all devices of all processes.
 
     Args:
       shape: the size of each axis; one of them may be -1, "what is left".
@@ -35,7 +35,7 @@ def make_mesh(shape: Mapping[str, int]) -> Mesh:
     Raises:
       ValueError: other axes, sizes below 1, or sizes that do not multiply to the device count.
     """
-    count = jax.device_count()
+    count = len(devices or jax.devices())
     if set(shape) != set(AXES):
         raise ValueError(f"the mesh has axes {sorted(shape)}, but must have {list(AXES)}.")
     sizes = [shape[axis] for axis in AXES]
@@ -48,7 +48,8 @@ def make_mesh(shape: Mapping[str, int]) -> Mesh:
             f"{count}. Set one of them to -1 to use what is left."
         )
     sizes = [count // given if size == -1 else size for size in sizes]
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -17,10 +17,11 @@ from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.inputs.pipeline import make_train_iterator
 from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.training.checkpoints import Checkpoints
-from mmdisco_jax.training.loop import StoppedError, fit
+from mmdisco_jax.training.loop import StoppedError
 from mmdisco_jax.training.metrics_log import read_metrics
 from mmdisco_jax.training.report import write_report
-from mmdisco_jax.training.state import TrainState, init_state, make_step
+from mmdisco_jax.training.session import Task, train
+from mmdisco_jax.training.state import TrainState
 from mmdisco_jax.training.weights import save_weights
 
 # These sections make a run what it is; others may change between two halves of it ...
@@ -56,54 +57,37 @@ def _train(config: ConfigDict, workdir: Path) -> None:
     resolved = json.loads(config.to_json())
     mesh = parallel.make_mesh(config.mesh.to_dict())
     loss_fn, init, frozen = build.training_task(config)
-    optimizer = build.optimizer(config)
-    batches, num_records = _batches(config)
-
-    def make(key: jax.Array) -> TrainState:
-        return init_state(init(key), optimizer)
-
-    abstract = jax.eval_shape(make, jax.random.key(config.seed))
-    shardings = parallel.tree_shardings(abstract, mesh)
-    free = (*_FREE, *(name for name in resolved if name not in _IDENTITY))
-    with Checkpoints(workdir / "checkpoints", resolved, keep=config.train.keep) as checkpoints:
-        restored = checkpoints.restore(
-            parallel.with_shardings(abstract, shardings),
-            which=str(config.train.restore),
-            free=free,
-        )
-        if restored is None:
-            state = jax.jit(make, out_shardings=shardings)(jax.random.key(config.seed))
-        else:
-            state, position = restored
-            batches.set_state(position)
-            print(f"going on from step {int(state.step)} in {workdir}", file=sys.stderr)
-        state = fit(
-            state,
-            parallel.place(frozen, parallel.tree_shardings(frozen, mesh)),
-            batches,
-            make_step(loss_fn, optimizer, ema_decay=config.train.ema_decay),
-            _step_key(config, mesh),
-            build.loop(config),
-            workdir,
-            lambda state: checkpoints.save(int(state.step), state, batches.get_state()),
-            place=lambda batch: parallel.shard_batch(batch, mesh),
-            records=lambda position, n: _records(config, num_records, position, n),
-        )
-    _finish(state, resolved, mesh, workdir)
-
-
-def _batches(config: ConfigDict) -> tuple[Any, int]:
-    """The iterator over this process's rows, and how many records it draws from."""
+    task = Task(
+        loss_fn=loss_fn,
+        init=init,
+        frozen=frozen,
+        optimizer=build.optimizer(config),
+        ema_decay=config.train.ema_decay,
+        seed=config.seed,
+    )
     source = open_source(
         config.data.name,
         "train",
         data_dir=build.data_dir(config),
         in_memory=config.data.in_memory,
     )
-    return _iterator(config, source), len(source)
+    with Checkpoints(workdir / "checkpoints", resolved, keep=config.train.keep) as checkpoints:
+        state = train(
+            task,
+            _batches(config, source),
+            build.loop(config),
+            mesh,
+            workdir,
+            checkpoints,
+            restore=str(config.train.restore),
+            free=(*_FREE, *(name for name in resolved if name not in _IDENTITY)),
+            records=lambda position, n: _records(config, len(source), position, n),
+        )
+    _finish(state, resolved, mesh, workdir)
 
 
-def _iterator(config: ConfigDict, source: Any) -> Any:
+def _batches(config: ConfigDict, source: Any) -> Any:
+    """The iterator over this process's rows of the batches."""
     return make_train_iterator(
         source,
         batch_size=config.train.batch_size,
@@ -113,12 +97,6 @@ def _iterator(config: ConfigDict, source: Any) -> Any:
         flip_probability=config.data.flip_probability,
         num_workers=config.data.num_workers,
     )
-
-
-def _step_key(config: ConfigDict, mesh: Mesh) -> jax.Array:
-    """The key of all randomness in the steps, known to every device."""
-    make = jax.jit(jax.random.key, out_shardings=parallel.replicated(mesh))
-    return make(config.seed + 1)
 
 
 class _Numbers:
@@ -136,7 +114,7 @@ class _Numbers:
 
 def _records(config: ConfigDict, num_records: int, position: Any, n: int) -> list[int]:
     """Indices of the records in this process's n-th batch after `position`."""
-    numbers = _iterator(config, _Numbers(num_records))
+    numbers = _batches(config, _Numbers(num_records))
     numbers.set_state(position)
     batch = [next(numbers) for _ in range(n + 1)][-1]
     return batch["audio"][:, 0].tolist()

@@ -50,10 +50,14 @@ class Checkpoints:
             lightweight_initialize=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        names = ("state", "data", "config")
+        handlers = {
+            "state": ocp.StandardCheckpointHandler(),
+            "data": ocp.JsonCheckpointHandler(),
+            "config": ocp.JsonCheckpointHandler(),
+        }
         try:
             self._manager = ocp.CheckpointManager(
-                self._directory, options=options, item_names=names
+                self._directory, options=options, item_handlers=handlers
             )
         except OSError as error:
             raise CheckpointError(f"cannot use {directory} for checkpoints: {error}.") from error

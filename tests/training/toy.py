@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training small enough to be killed often: two layers, numbered records, the real pipeline."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from mmdisco_jax import parallel
+from mmdisco_jax.inputs.pipeline import make_train_iterator
+from mmdisco_jax.parallel import make_mesh, named_leaves
+from mmdisco_jax.training.checkpoints import Checkpoints
+from mmdisco_jax.training.loop import LoopSpec
+from mmdisco_jax.training.optimizer import adam
+from mmdisco_jax.training.session import Task, train
+
+WIDTH, HIDDEN, BATCH = 64, 256, 16
+CONFIG = {"seed": 1, "train": {"num_steps": 12, "log_every": 4}}
+
+
+class Records:
+    """Record i: noise drawn from i, whose last number is i."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        sound = np.random.default_rng(index).integers(-9000, 9000, WIDTH).astype(np.int16)
+        sound[-1] = index
+        return {"video": np.zeros((1, 1, 1, 3), np.uint8), "audio": sound}
+
+
+class Batches:
+    """The pipeline, with something that happens before batch `at` (1 is the first)."""
+
+    def __init__(self, at: int = 0, happens: Callable[[dict], dict] = dict):
+        self._inner = make_train_iterator(
+            Records(),
+            batch_size=BATCH,
+            seed=3,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        self._at, self._happens, self.count = at, happens, 0
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        self.count += 1
+        batch = next(self._inner)
+        batch = {"x": (batch["audio"] / 9000).astype(np.float32), "index": batch["audio"][:, -1]}
+        return self._happens(batch) if self.count == self._at else batch
+
+    def get_state(self) -> Any:
+        return self._inner.get_state()
+
+    def set_state(self, state: Any) -> None:
+        self._inner.set_state(state)
+        self.count = state["next_index"]
+
+
+def _loss(params, frozen, batch, key, step):
+    x = batch["x"]
+    hidden = jnp.tanh((x + 0.1 * jax.random.normal(key, x.shape)) @ params["first"])
+    error = jnp.square(hidden @ params["second"] + frozen["offset"] - x).mean(-1)
+    half = (batch["index"] % 2)[:, None] == jnp.arange(2)
+    bins = (half * error[:, None]).sum(0) / half.sum(0)
+    return error.mean(), {"error/0": bins[0], "error/1": bins[1]}
+
+
+def task(num_steps: int = 12) -> Task:
+    def init(key):
+        first, second = jax.random.split(key)
+        return {
+            "first": jax.random.normal(first, (WIDTH, HIDDEN)) / WIDTH**0.5,
+            "second": jax.random.normal(second, (HIDDEN, WIDTH)) / HIDDEN**0.5,
+        }
+
+    optimizer = adam(
+        learning_rate=1e-3,
+        num_steps=num_steps,
+        warmup_steps=2,
+        final_fraction=0.1,
+        b2=0.99,
+        clip_norm=1.0,
+    )
+    frozen = {"offset": np.full(WIDTH, 0.1, np.float32)}
+    return Task(loss_fn=_loss, init=init, frozen=frozen, optimizer=optimizer, ema_decay=0.9, seed=1)
+
+
+def run(
+    workdir: Path,
+    batches: Batches | None = None,
+    *,
+    mesh: Mesh | None = None,
+    num_steps: int = 12,
+    save_every: int = 3,
+    keep: int = 3,
+    restore: str = "latest",
+    config: dict | None = None,
+) -> dict[str, np.ndarray]:
+    """Trains or resumes; the leaves of the final state by name."""
+    mesh = mesh or make_mesh({"data": -1, "fsdp": 1}, devices=jax.devices()[:1])
+    spec = LoopSpec(num_steps=num_steps, log_every=4, save_every=save_every)
+    batches = batches or Batches()
+    with Checkpoints(workdir / "checkpoints", config or CONFIG, keep=keep) as checkpoints:
+        state = train(
+            task(num_steps),
+            batches,
+            spec,
+            mesh,
+            workdir,
+            checkpoints,
+            restore=restore,
+            free=("train.log_every",),
+            records=_records,
+        )
+    whole = jax.jit(lambda x: x, out_shardings=parallel.replicated(mesh))(state)
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(whole).items()}
+
+
+def _records(position: Any, n: int) -> list[int]:
+    batches = Batches()
+    batches.set_state(position)
+    return [next(batches) for _ in range(n + 1)][-1]["index"].tolist()
+
+
+def run_and_keep(workdir: Path, **options: Any) -> None:
+    """For a process of its own: the final state goes to `final.npz`."""
+    np.savez(workdir / "final.npz", **run(workdir, **options))
+
+
+def run_and_die(workdir: Path, step: int, **options: Any) -> None:
+    """For a process of its own: SIGKILL before `step`."""
+    run(workdir, Batches(step, lambda batch: os.kill(os.getpid(), signal.SIGKILL)), **options)
