@@ -19,7 +19,9 @@ $(VENV)/dev: $(VENV)/run tests/requirements.txt
 	touch $@
 
 demo: $(VENV)/run
-	$(PY) launch.py demo --config=configs/bounce.py --workdir=runs/demo
+	$(PY) launch.py prepare --config=configs/bounce_demo.py --workdir=runs/demo
+	$(PY) launch.py sample --config=configs/bounce_demo.py --workdir=runs/demo
+	$(PY) launch.py evaluate --config=configs/bounce_demo.py --workdir=runs/demo
 
 test: $(VENV)/dev
 	$(PY) -m pytest

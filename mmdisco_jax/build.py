@@ -113,12 +113,13 @@ def denoise_fn(graphdefs: dict[str, nnx.GraphDef], params: dict[str, Any]) -> De
 def discriminator_loss(config: ConfigDict) -> tuple[LossFn, Any, Any]:
     """The discriminator's loss over raw batches, its initialiser, and what stays frozen."""
     graphdef, init = discriminator(config)
-    base_graphs, base_params = bases(config)
     noise, code = schedules(config), codecs(config)
     train = config.train
     spec = ObjectiveSpec(**train.objective.to_dict())
     levels = next(iter(noise.values())).num_timesteps
     sampler = TimeSampler(num_timesteps=levels, **train.time.to_dict())
+    # Cross-entropy alone on re-paired clips needs no base model.
+    base_graphs, base_params = bases(config) if spec.denoising_weight else ({}, {})
     frozen = {"bases": base_params, "fakes": None}
     if spec.fakes != "repaired":
         frozen["fakes"] = fakes(config)
@@ -151,11 +152,17 @@ def training_task(config: ConfigDict) -> tuple[LossFn, Any, Any]:
     """What `config.train.target` names: (loss over raw batches, initialiser, frozen parameters)."""
     target = config.train.target
     if target == "discriminator":
-        return discriminator_loss(config)
-    if target not in config.bases:
+        loss_fn, init, frozen = discriminator_loss(config)
+    elif target in config.bases:
+        loss_fn, init = base_loss(config, target)
+        frozen = None
+    else:
         known = ", ".join(["discriminator", *config.bases])
         raise ValueError(f"unknown training target {target!r}: choose one of {known}.")
-    return (*base_loss(config, target), None)
+    start = config.train.init_from
+    if not start:
+        return loss_fn, init, frozen
+    return loss_fn, lambda key: load_weights(start, jax.eval_shape(init, key)), frozen
 
 
 def optimizer(config: ConfigDict) -> Any:

@@ -89,6 +89,10 @@ class Tower(nnx.Module):
         return layer_norm(h)
 
 
+def _projections(width: int, rngs: nnx.Rngs) -> dict[str, nnx.Linear]:
+    return {m: nnx.Linear(width, width, use_bias=False, rngs=rngs) for m in ORDER}
+
+
 class Fusion(nnx.Module):
     """Audio and video features [b, moments, width] of a pair -> logit [b]."""
 
@@ -99,9 +103,8 @@ class Fusion(nnx.Module):
         self.blocks = nnx.List(
             [Block(width, spec.num_heads, rngs=rngs) for _ in range(spec.fusion_depth)]
         )
-        self.moment = {m: nnx.Linear(width, width, use_bias=False, rngs=rngs) for m in ORDER}
-        self.whole = {m: nnx.Linear(width, width, use_bias=False, rngs=rngs) for m in ORDER}
-        self.moment, self.whole = nnx.Dict(self.moment), nnx.Dict(self.whole)
+        self.moment = nnx.Dict(_projections(width, rngs))
+        self.whole = nnx.Dict(_projections(width, rngs))
         self.modulate_terms = NoiseLevel(width, 2, rngs=rngs)
         self.last_linear = nnx.Linear(width, 1, rngs=rngs)
 

@@ -12,7 +12,7 @@ import jax
 
 from mmdisco_jax.types import AV, Array
 
-# draw: 2 j for the re-noising before substep j, 2 j + 1 for the substep; like step, it may be traced.
+# draw: 2 j for the re-noising before substep j, 2 j + 1 for the substep. It and step may be traced.
 NoiseFn = Callable[[Array, Any, str, tuple[int, ...]], Array]
 _START = -1
 

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page that shows what was sampled: for each seed its variants side by side, marked and scored."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data.bounce import physics
+from mmdisco_jax.export.gallery import write_gallery
+from mmdisco_jax.export.gallery_page import GalleryClip, GalleryPage, GallerySeed, GalleryTable
+from mmdisco_jax.export.plots import write_film_strip, write_spectrogram
+from mmdisco_jax.inputs.clips import read_all
+from mmdisco_jax.metrics import av_align, bounce
+from mmdisco_jax.metrics.matching import match
+
+_DESCRIPTION = (
+    "Each clip starts from the same noise. Independent: a video model and an audio model that never "
+    "heard of each other. Guided: the same two models, with the gradient of a small discriminator "
+    "added to their noise estimates, so that sound and picture agree."
+)
+_NO_CLASS = "none"
+
+
+def write_page(config: ConfigDict, workdir: Path, table: GalleryTable) -> Path:
+    """Writes workdir/index.html over the media that `sample` wrote; returns its path."""
+    seeds: list[GallerySeed] = []
+    clips = {v: read_all(workdir / v, config.sample.num_media) for v in config.sample.variants}
+    for number in range(min(len(c["video"]) for c in clips.values())):
+        made = tuple(
+            _clip(config, workdir, variant, number, c["video"][number], c["audio"][number])
+            for variant, c in clips.items()
+        )
+        seeds.append(GallerySeed(seed=number, clips=made))
+    page = GalleryPage(
+        title="Sound and picture, out of step and in step",
+        description=_DESCRIPTION,
+        seeds=tuple(seeds),
+        tolerance_seconds=0.5 / config.clip.fps,
+        table=table,
+    )
+    write_gallery(workdir / "index.html", page)
+    return workdir / "index.html"
+
+
+def _clip(
+    config: ConfigDict, workdir: Path, variant: str, number: int, video: np.ndarray, audio: np.ndarray
+) -> GalleryClip:
+    stem = workdir / variant / f"{number:05d}"
+    wave = audio.astype(np.float32) / 32768.0
+    write_spectrogram(
+        stem.with_suffix(".spectrogram.png"), wave, sample_rate_hz=config.clip.sample_rate_hz
+    )
+    write_film_strip(stem.with_suffix(".strip.png"), video)
+    marks = _bounce_marks(video, audio) if "bounce" in config.evaluate.metrics else None
+    return GalleryClip(
+        label=variant,
+        video=f"{variant}/{stem.name}.mp4",
+        spectrogram=f"{variant}/{stem.name}.spectrogram.png",
+        film_strip=f"{variant}/{stem.name}.strip.png",
+        clip_seconds=float(config.clip.seconds),
+        **(marks or _peak_marks(config, video, audio)),
+    )
+
+
+def _bounce_marks(video: np.ndarray, audio: np.ndarray) -> dict:
+    """What the calibrated detectors saw and heard."""
+    seen = bounce.detect(video, audio)
+    hits = len(match(seen.impacts, seen.onsets, bounce.TOLERANCES["half_frame"]))
+    total = len(seen.impacts) + len(seen.onsets)
+    names = (*physics.COLOUR_NAMES, _NO_CLASS)
+    marks = {
+        "impact_seconds": tuple(seen.impacts.tolist()),
+        "onset_seconds": tuple(seen.onsets.tolist()),
+        "scores": {
+            "timing F1": 2 * hits / total if total else 0.0,
+            "colour seen": names[seen.colour],
+            "colour heard": names[seen.pitch],
+        },
+    }
+    if seen.colour >= 0:
+        marks["impact_colour"] = _hex(seen.colour)
+    if seen.pitch >= 0:
+        marks["onset_colour"] = _hex(seen.pitch)
+    return marks
+
+
+def _peak_marks(config: ConfigDict, video: np.ndarray, audio: np.ndarray) -> dict:
+    """Peaks of optical flow and onsets of sound, as AV-Align takes them."""
+    flow = av_align.flow_trajectory(video)
+    end = float(config.clip.seconds)
+    motions = av_align.video_peaks(flow, config.clip.fps)
+    sounds = av_align.audio_peaks(audio, config.clip.sample_rate_hz)
+    return {
+        "impact_seconds": tuple(float(min(s, end)) for s in motions),
+        "onset_seconds": tuple(float(min(s, end)) for s in sounds),
+    }
+
+
+def _hex(colour: int) -> str:
+    return "#" + "".join(f"{int(c):02x}" for c in physics.COLOURS[colour])

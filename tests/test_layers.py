@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The architecture, held by a test: who may import whom, how long a file may be."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = {"types", "registry", "parallel"}
+# package -> packages of mmdisco_jax (and "data") that it may import, besides itself and the core.
+ALLOWED = {
+    "types": set(),
+    "registry": set(),
+    "parallel": set(),
+    "process": set(),
+    "nn": {"process"},
+    "codecs": {"process", "nn"},
+    "base_models": {"process", "nn", "codecs"},
+    "inputs": {"process", "nn", "codecs"},
+    "porting": {"process", "nn", "codecs"},
+    "discriminator": {"process", "nn", "codecs"},
+    "guidance": {"process", "nn", "codecs"},
+    "samplers": {"process", "nn", "codecs"},
+    "export": {"process", "nn", "codecs"},
+    "metrics": {"process", "nn", "codecs", "data"},
+}
+LIBRARY = set(ALLOWED)
+ALLOWED["training"] = LIBRARY
+ALLOWED["build"] = LIBRARY | {"training"}
+ALLOWED["commands"] = LIBRARY | {"training", "build", "data"}
+# What only tests and conversion may touch, and what only configs and their one reader may touch.
+FOREIGN = {"torch", "tensorflow", "diffusers"}
+
+
+def _modules():
+    return sorted((ROOT / "mmdisco_jax").rglob("*.py"))
+
+
+def _package(path: Path) -> str:
+    parts = path.relative_to(ROOT / "mmdisco_jax").with_suffix("").parts
+    return "" if parts == ("__init__",) else parts[0]
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_imports_follow_the_layers():
+    wrong = []
+    for path in _modules():
+        package = _package(path)
+        for name in _imports(path):
+            top, *rest = name.split(".")
+            target = "data" if top == "data" else rest[0] if top == "mmdisco_jax" and rest else ""
+            if not target or target == package or target in CORE:
+                continue
+            # A package's own registry file and `__version__` are no layer.
+            if target not in ALLOWED[package]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_package_is_in_the_table():
+    assert {_package(path) for path in _modules()} - {""} == set(ALLOWED)
+
+
+def test_run_time_needs_no_torch_or_tensorflow():
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in _modules()
+        if _package(path) != "porting"
+        for name in _imports(path)
+        if name.split(".")[0] in FOREIGN
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_library_never_sees_a_config_object():
+    readers = {_package(p) for p in _modules() if any("ml_collections" in n for n in _imports(p))}
+    assert readers <= {"build", "commands"}
+
+
+def test_files_are_short():
+    lengths = {p: len(p.read_text().splitlines()) for p in [*_modules(), *ROOT.glob("configs/*.py")]}
+    assert max(lengths.values()) <= 500, max(lengths, key=lambda path: lengths[path])
+    assert sorted(lengths.values())[len(lengths) // 2] <= 150
