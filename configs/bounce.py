@@ -171,6 +171,7 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         "replicates": 1000,
         "seed": 0,
     }
+    config.bench = {"batch_size": 8, "repeats": 10}
     config.train = _train(target)
     config.mesh = {"data": -1, "fsdp": 1}
     config.lock()

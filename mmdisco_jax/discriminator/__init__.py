@@ -5,5 +5,8 @@ from mmdisco_jax.registry import Registry
 
 DISCRIMINATORS = Registry(
     "discriminator",
-    {"aligned": "mmdisco_jax.discriminator.aligned:build"},
+    {
+        "aligned": "mmdisco_jax.discriminator.aligned:build",
+        "official": "mmdisco_jax.discriminator.official_pair:build",
+    },
 )

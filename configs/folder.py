@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Your own videos: the bounce recipe on any folder of media with sound.
+
+    python launch.py prepare --config=configs/folder.py:/path/to/videos --workdir=runs/mine
+    python launch.py train   --config=configs/folder.py:/path/to/videos,video --workdir=runs/mine/video
+
+The argument is FOLDER[,TARGET], with TARGET as in configs/bounce.py. Clips of 1.6 s: 16 frames of
+64 x 64 at 10 fps and 16 kHz, MM-Diffusion's form. Small models: a start to grow from, not a result.
+"""
+
+import ml_collections
+
+from configs import bounce
+
+SIZE, FRAMES, FPS, SECONDS, RATE_HZ = 64, 16, 10, 1.6, 16_000
+MEL_FRAMES, MELS, HOP = 64, 64, 400
+
+
+def get_config(argument: str = ".,discriminator") -> ml_collections.ConfigDict:
+    folder, _, target = argument.partition(",")
+    config = bounce.get_config(target or "discriminator")
+    with config.unlocked():
+        config.data.name = "folder"
+        config.data.options = {
+            "folder": folder,
+            "clip_seconds": SECONDS,
+            "fps": FPS,
+            "height": SIZE,
+            "width": SIZE,
+            "sample_rate_hz": RATE_HZ,
+            "on_missing_audio": "skip",
+            "on_bad_file": "skip",
+            "test_fraction": 0.1,
+            "seed": 0,
+        }
+    config.data.in_memory = False
+    config.clip = {"seconds": SECONDS, "fps": FPS, "sample_rate_hz": RATE_HZ}
+    config.codecs.audio.num_frames = MEL_FRAMES
+    config.codecs.audio.num_mels = MELS
+    config.codecs.audio.hop_length = HOP
+    config.codecs.audio.mean = -0.3
+    video, audio = (FRAMES, SIZE, SIZE, 3), (MEL_FRAMES, MELS, 1)
+    config.bases.video.sample_shape = video
+    config.bases.audio.sample_shape = audio
+    config.bases.audio.patch = (4, MELS)
+    config.discriminator.towers.video.sample_shape = video
+    config.discriminator.towers.audio.sample_shape = audio
+    config.discriminator.towers.audio.patch = (4, MELS)
+    for name in ("video", "audio", "discriminator"):
+        config.weights[name] = f"runs/mine/{name}/weights.safetensors"
+    config.evaluate.metrics = ("av_align", "proxy_frechet_video", "proxy_frechet_audio")
+    return config
