@@ -77,7 +77,7 @@ def test_bad_paths(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no such weight file"):
         read_tensors(tmp_path / "absent.pt")
     (tmp_path / "w.npy").touch()
-    with pytest.raises(ValueError, match="suffix '.npy' is unknown"):
+    with pytest.raises(ValueError, match=r"suffix '.npy' is unknown"):
         read_tensors(tmp_path / "w.npy")
-    with pytest.raises(ValueError, match="written as .safetensors"):
+    with pytest.raises(ValueError, match=r"written as \.safetensors"):
         write_tensors(tmp_path / "w.pt", TENSORS)
