@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ AXES = ("data", "fsdp")
 BATCH = PartitionSpec(AXES)
 
 # What a matching rule yields: a spec, or a function of the leaf's shape and the mesh.
-Placement = PartitionSpec | Callable[[tuple[int, ...], Mesh], PartitionSpec]
+Placement: TypeAlias = PartitionSpec | Callable[[tuple[int, ...], Mesh], PartitionSpec]
 Rules = Sequence[tuple[str, Placement]]
 
 _MIN_SHARDED_ELEMENTS = 2**14  # gathering smaller arrays costs more than keeping them whole
@@ -131,8 +131,7 @@ def place(tree: Any, shardings: Any) -> Any:
 
 def leaf_name(path: Sequence[Any]) -> str:
     """The dotted name of a leaf, as "params.blocks.0.kernel"; no `.value` of an NNX variable."""
-    last = path[-1] if path else None
-    if len(path) > 1 and isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value":
+    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
     return jax.tree_util.keystr(tuple(path), simple=True, separator=".")
 

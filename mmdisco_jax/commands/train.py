@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mmdisco_jax import build, parallel
 from mmdisco_jax.export.atomic import write_bytes
@@ -33,8 +32,8 @@ _FREE = (
 )
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
-    """Trains in `workdir`, or goes on there from its last checkpoint.
+def run(config: Any, workdir: Path) -> None:
+    """Trains in `workdir` as a ConfigDict says, or goes on there from its last checkpoint.
 
     Leaves `checkpoints/`, `metrics.jsonl`, TensorBoard events, and at the end `weights.safetensors`
     (the moving average), `config.json` and `report.png`. The same command resumes: the loss of
@@ -53,7 +52,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise SystemExit(128 + stop.signal) from stop
 
 
-def _train(config: ConfigDict, workdir: Path) -> None:
+def _train(config: Any, workdir: Path) -> None:
     resolved = json.loads(config.to_json())
     mesh = parallel.make_mesh(config.mesh.to_dict())
     loss_fn, init, frozen = build.training_task(config)
@@ -86,7 +85,7 @@ def _train(config: ConfigDict, workdir: Path) -> None:
     _finish(state, resolved, mesh, workdir)
 
 
-def _batches(config: ConfigDict, source: Any) -> Any:
+def _batches(config: Any, source: Any) -> Any:
     """The iterator over this process's rows of the batches."""
     return make_train_iterator(
         source,
@@ -112,7 +111,7 @@ class _Numbers:
         return {"video": np.zeros((1, 1, 2, 3), np.uint8), "audio": np.array([index])}
 
 
-def _records(config: ConfigDict, num_records: int, position: Any, n: int) -> list[int]:
+def _records(config: Any, num_records: int, position: Any, n: int) -> list[int]:
     """Indices of the records in this process's n-th batch after `position`."""
     numbers = _batches(config, _Numbers(num_records))
     numbers.set_state(position)

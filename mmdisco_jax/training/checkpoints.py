@@ -134,15 +134,15 @@ class Checkpoints:
             config=ocp.args.JsonRestore(),
             data=ocp.args.JsonRestore(),
         )
-        saved = self._manager.restore(step, args=items)
+        saved: Any = self._manager.restore(step, args=items)
         self._require_same_config(saved.config, free)
         wanted = named_leaves(abstract)
         self._require_same_structure(step, wanted)
         args = ocp.args.StandardRestore(wanted)  # pyright: ignore[reportCallIssue]
-        state = self._manager.restore(step, args=ocp.args.Composite(state=args)).state
+        restored: Any = self._manager.restore(step, args=ocp.args.Composite(state=args))
         for later in steps[steps.index(step) + 1 :]:
             self._manager.delete(later)
-        return from_named_leaves(abstract, state), saved.data
+        return from_named_leaves(abstract, restored.state), saved.data
 
     def _seal(self) -> None:
         """Called when all data are written, before the rename that makes the checkpoint count."""
@@ -197,8 +197,8 @@ class Checkpoints:
             )
 
     def _require_same_structure(self, step: int, wanted: dict[str, Any]) -> None:
-        saved = self._manager.item_metadata(step).state
-        old = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in saved.items()}
+        saved: Any = self._manager.item_metadata(step)
+        old = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in saved.state.items()}
         new = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in wanted.items()}
         lines = [
             f"{name} is {old.get(name, 'absent')} there and {new.get(name, 'absent')} here"

@@ -1,27 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fresh processes, for tests that die or need other devices, that do not import JAX each time."""
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache as cache
 
 ROOT = Path(__file__).resolve().parents[2]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.training.toy"])
 
 
+@contextlib.contextmanager
+def compilation_cache(directory: Path | str | None) -> Iterator[None]:
+    """Keeps compiled programs in a folder, also for processes started meanwhile."""
+    settings = {
+        "jax_compilation_cache_dir": directory and str(directory),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        _configure(settings)
+        yield
+    finally:
+        _configure(before)
+
+
+def _configure(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    cache.reset_cache()  # JAX looks at the settings only once
+
+
 def start(
     function: Callable[..., None], *args: Any, devices: int = 1, **kwargs: Any
-) -> multiprocessing.process.BaseProcess:
+) -> BaseProcess:
     """Calls the function in a new process with so many CPU devices."""
+    directory = jax.config.jax_compilation_cache_dir
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)  # the fork server's own, to preload from
     try:
-        process = _CONTEXT.Process(target=_call, args=(devices, function, args, kwargs))
+        process = _CONTEXT.Process(target=_call, args=(devices, directory, function, args, kwargs))
         process.start()
     finally:
         if before is None:
@@ -31,7 +57,7 @@ def start(
     return process
 
 
-def finish(process: multiprocessing.process.BaseProcess, timeout: float = 120) -> int:
+def finish(process: BaseProcess, timeout: float = 120) -> int:
     """The exit code; negative for a signal. A process that hangs is killed and fails the test."""
     process.join(timeout)
     if process.exitcode is None:
@@ -45,7 +71,10 @@ def call(function: Callable[..., None], *args: Any, **kwargs: Any) -> int:
     return finish(start(function, *args, **kwargs))
 
 
-def _call(devices: int, function: Callable[..., None], args: Any, kwargs: Any) -> None:
+def _call(
+    devices: int, directory: str | None, function: Callable[..., None], args: Any, kwargs: Any
+) -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
-    function(*args, **kwargs)
+    with compilation_cache(directory):
+        function(*args, **kwargs)

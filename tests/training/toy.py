@@ -129,11 +129,38 @@ def _records(position: Any, n: int) -> list[int]:
     return [next(batches) for _ in range(n + 1)][-1]["index"].tolist()
 
 
+def keep_final(workdir: Path, final: dict[str, Any]) -> None:
+    """Writes the leaves to `final.npz`."""
+    np.savez(workdir / "final.npz", allow_pickle=False, **final)
+
+
 def run_and_keep(workdir: Path, **options: Any) -> None:
     """For a process of its own: the final state goes to `final.npz`."""
-    np.savez(workdir / "final.npz", **run(workdir, **options))
+    keep_final(workdir, run(workdir, **options))
 
 
 def run_and_die(workdir: Path, step: int, **options: Any) -> None:
     """For a process of its own: SIGKILL before `step`."""
-    run(workdir, Batches(step, lambda batch: os.kill(os.getpid(), signal.SIGKILL)), **options)
+    run(
+        workdir,
+        Batches(step, lambda batch: os.kill(os.getpid(), signal.SIGKILL) or batch),
+        **options,
+    )
+
+
+def run_on_mesh(
+    workdir: Path, shape: dict[str, int], address: str = "", count: int = 1, index: int = 0
+) -> None:
+    """For one of `count` processes: trains over all devices; the first one keeps the final state.
+
+    Fails unless a parameter of 64 rows or columns a device is cut as the mesh says.
+    """
+    if address:
+        parallel.initialize_distributed(address, count, index)
+    mesh = make_mesh(shape)
+    final = run(workdir, mesh=mesh)
+    cut = parallel.tree_shardings(final, mesh)["params.second"].shard_shape((HIDDEN, WIDTH))
+    if cut != (HIDDEN // shape["fsdp"], WIDTH):
+        raise SystemExit(f"a shard of {cut}")
+    if jax.process_index() == 0:
+        keep_final(workdir, final)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`train` on a shrunken bounce config: what it leaves, and that it goes on after a stop."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs.bounce import get_config
+from mmdisco_jax import build
+from mmdisco_jax.commands import train
+from mmdisco_jax.inputs.prepare import prepare
+from mmdisco_jax.training.checkpoints import CheckpointError
+from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
+from mmdisco_jax.training.weights import load_weights, read_metadata
+from tests.training import processes
+
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> ConfigDict:
+    config = get_config("audio")
+    with config.unlocked():
+        config.data.dir = str(tmp_path_factory.mktemp("data"))
+        config.data.options = {"num_train": 16, "num_test": 2, "seed": 0}
+        config.mesh = {"data": -1, "fsdp": 1}
+        config.bases.audio.update(width=32, depth=1, num_heads=2)
+        config.train.update(
+            num_steps=STEPS,
+            warmup_steps=2,
+            batch_size=8,
+            log_every=2,
+            save_every=2,
+            keep=2,
+            restore="latest",
+        )
+    prepare("bounce", config.data.dir, **config.data.options.to_dict())
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("run")
+    with processes.compilation_cache(tmp_path_factory.mktemp("compiled")):
+        train.run(config, workdir)
+        yield workdir
+
+
+def first_loss(config: ConfigDict) -> float:
+    """The loss of the first batch and the initial parameters, without the training's machinery."""
+    loss_fn, init, frozen = build.training_task(config)
+    source = train.open_source("bounce", "train", data_dir=config.data.dir)
+    batch = next(train._batches(config, source))
+    key = jax.random.fold_in(jax.random.key(config.seed + 1), 0)
+    return float(jax.jit(loss_fn)(init(jax.random.key(config.seed)), frozen, batch, key, 0)[0])
+
+
+def test_a_run_leaves_weights_config_report_and_metrics(config, trained):
+    metadata = read_metadata(trained / "weights.safetensors")
+    assert metadata["target"] == "audio" and metadata["step"] == str(STEPS)
+    assert metadata["seed"] == "0" and metadata["commit"]
+    resolved = json.loads((trained / "config.json").read_text())
+    assert resolved == json.loads(metadata["config"]) == json.loads(config.to_json())
+    init = build.training_task(config)[1]
+    weights = load_weights(trained / "weights.safetensors", jax.eval_shape(init, jax.random.key(0)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
+    assert matplotlib.image.imread(trained / "report.png").shape[1] > 1000
+    trace = loss_trace(read_metrics(trained))
+    assert len(trace) == STEPS
+    np.testing.assert_allclose(trace[0], first_loss(config), rtol=1e-5)
+
+
+def test_after_sigterm_the_same_command_ends_with_the_same_files(
+    config, trained, tmp_path, monkeypatch
+):
+    def stopping_iterator(*args, **kwargs):
+        batches = make(*args, **kwargs)
+
+        class Stopping:
+            get_state, set_state = batches.get_state, batches.set_state
+
+            def __next__(self):
+                if self.get_state()["next_index"] == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return next(batches)
+
+        return Stopping()
+
+    make = train.make_train_iterator
+    monkeypatch.setattr(train, "make_train_iterator", stopping_iterator)
+    with pytest.raises(SystemExit) as caught:
+        train.run(config, tmp_path)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 3]
+    assert not (tmp_path / "weights.safetensors").exists()
+    monkeypatch.undo()
+    train.run(config, tmp_path)
+    assert loss_trace(read_metrics(tmp_path)) == loss_trace(read_metrics(trained))
+    for name in ("weights.safetensors", "config.json"):
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_workdir_of_another_config_is_refused(config, trained):
+    other = config.copy_and_resolve_references()
+    other.train.learning_rate = 0.5
+    other.train.log_every = 1
+    before = (trained / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match=r"train.learning_rate was 0.0015, now 0.5") as caught:
+        train.run(other, trained)
+    assert "log_every" not in str(caught.value)
+    assert (trained / "metrics.jsonl").read_bytes() == before

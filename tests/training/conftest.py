@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles each toy program once: resumed runs and other processes find it on disk."""
+
+import pytest
+
+from tests.training import processes
+
+
+@pytest.fixture(scope="package", autouse=True)
+def compilation_cache(tmp_path_factory):
+    with processes.compilation_cache(tmp_path_factory.mktemp("compiled")):
+        yield

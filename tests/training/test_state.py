@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The step against closed forms: randomness, moving average, learning rate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mmdisco_jax.training.optimizer import adam
+from mmdisco_jax.training.state import init_state, make_step
+
+
+def test_the_step_follows_its_gradient_and_averages_as_the_docstring_says():
+    """With plain descent on loss = a * w and rate 0.1, w falls by 0.1 a each step."""
+
+    def loss_fn(params, frozen, batch, key, step):
+        noise = jax.random.normal(key)
+        return frozen * params["w"], {"noise": noise, "step": step}
+
+    optimizer = optax.sgd(0.1)
+    state = init_state({"w": jnp.array(2.0)}, optimizer)
+    step = jax.jit(make_step(loss_fn, optimizer, ema_decay=0.5))
+    key, w, average = jax.random.key(7), 2.0, 2.0
+    for n in range(12):
+        state, metrics = step(state, jnp.array(3.0), None, key)
+        w -= 0.3
+        average += (1 - min(0.5, (1 + n) / (10 + n))) * (w - average)
+        np.testing.assert_allclose(state.params["w"], w, rtol=1e-5)
+        np.testing.assert_allclose(state.ema["w"], average, rtol=1e-5)
+        assert metrics["noise"] == jax.random.normal(jax.random.fold_in(key, n))
+        assert metrics["step"] == n and state.step == n + 1
+        np.testing.assert_allclose(metrics["grad_norm"], 3, rtol=1e-6)
+        np.testing.assert_allclose(metrics["update_norm"], 0.3, rtol=1e-5)
+
+
+def test_adam_warms_up_linearly_and_decays_by_a_cosine():
+    """Adam's first steps on a constant gradient have the length of the learning rate."""
+    peak, warmup, last, final = 0.01, 4, 20, 0.1
+    optimizer = adam(
+        learning_rate=peak,
+        num_steps=last,
+        warmup_steps=warmup,
+        final_fraction=final,
+        b2=0.99,
+        clip_norm=1.0,
+    )
+    params = jnp.zeros(3)
+    state = optimizer.init(params)
+    for n in range(last):
+        updates, state = optimizer.update(jnp.array([50.0, -50.0, 20.0]), state, params)
+        share = (n - warmup) / (last - warmup)
+        cosine = final + (1 - final) * 0.5 * (1 + np.cos(np.pi * share))
+        rate = peak * (n / warmup if n < warmup else cosine)
+        np.testing.assert_allclose(
+            np.asarray(updates), rate * np.array([-1, 1, -1]), rtol=1e-4, atol=1e-9
+        )
+
+
+def test_a_warm_up_longer_than_the_training_is_refused():
+    with pytest.raises(ValueError, match="warmup_steps must be in"):
+        adam(
+            learning_rate=1.0,
+            num_steps=5,
+            warmup_steps=5,
+            final_fraction=0.1,
+            b2=0.9,
+            clip_norm=1.0,
+        )
