@@ -77,7 +77,11 @@ def _sample() -> dict:
         "num_samples": 8,
         "batch_size": 8,
         "num_media": 8,  # clips written as mp4 and wav, from the first
-        "sampler": {"name": "ddim", "eta": 1.0, "clip": 1.0},
+        # clip: limit of |x0|, pixels only; None for a latent that has none.
+        "samplers": {
+            "video": {"name": "ddim", "eta": 1.0, "clip": 1.0},
+            "audio": {"name": "ddim", "eta": 1.0, "clip": None},
+        },
         "num_steps": 50,
         "spacing": "trailing",
         "offset": 0,

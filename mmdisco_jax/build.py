@@ -199,7 +199,7 @@ def sampler(config: ConfigDict, variant: str) -> Any:
     noise, codec = schedules(config), codecs(config)
     base_graphs = {m: base_model(config, m)[0] for m in config.bases}
     shapes = {m: tuple(config.bases[m].sample_shape) for m in codec}
-    steppers = {m: _named(chosen.sampler, SAMPLERS) for m in codec}
+    steppers = {m: _named(chosen.samplers[m], SAMPLERS) for m in codec}
     levels = next(iter(noise.values()))
     grid = timesteps(levels, chosen.num_steps, chosen.spacing, chosen.offset)
     scales = chosen.scales.to_dict()
