@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded default: a ball that bounces and rings, from data to guided samples on a laptop.
+r"""The embedded default: a ball that bounces and rings, from data to guided samples on a laptop.
 
 The argument chooses what `train` trains:
 
     python launch.py prepare  --config=configs/bounce.py --workdir=runs/bounce
     python launch.py train    --config=configs/bounce.py:video --workdir=runs/bounce/video
     python launch.py train    --config=configs/bounce.py:audio --workdir=runs/bounce/audio
-    python launch.py train    --config=configs/bounce.py:cross_entropy --workdir=runs/bounce/cross_entropy
-    python launch.py train    --config=configs/bounce.py:discriminator --workdir=runs/bounce/discriminator
+    python launch.py train    --config=configs/bounce.py:cross_entropy \
+        --workdir=runs/bounce/cross_entropy
+    python launch.py train    --config=configs/bounce.py:discriminator \
+        --workdir=runs/bounce/discriminator
     python launch.py sample   --config=configs/bounce.py --workdir=runs/bounce/samples
     python launch.py evaluate --config=configs/bounce.py --workdir=runs/bounce/samples
 """

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Your own videos: the bounce recipe on any folder of media with sound.
+r"""Your own videos: the bounce recipe on any folder of media with sound.
 
     python launch.py prepare --config=configs/folder.py:/path/to/videos --workdir=runs/mine
-    python launch.py train   --config=configs/folder.py:/path/to/videos,video --workdir=runs/mine/video
+    python launch.py train   --config=configs/folder.py:/path/to/videos,video \
+        --workdir=runs/mine/video
 
 The argument is FOLDER[,TARGET], with TARGET as in configs/bounce.py. Clips of 1.6 s: 16 frames of
-64 x 64 at 10 fps and 16 kHz, MM-Diffusion's form. Small models: a start to grow from, not a result.
+64 x 64 at 10 fps and 16 kHz, as MM-Diffusion's. Small models: a start to grow from, no result.
 """
 
 import ml_collections

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Config sections to objects: the only reader of a ConfigDict, and the wiring diagram of the product."""
+"""Config sections to objects: the only reader of a ConfigDict, and the product's wiring."""
 
 from pathlib import Path
 from typing import Any
@@ -192,8 +192,8 @@ def data_dir(config: ConfigDict) -> Path:
 def sampler(config: ConfigDict, variant: str) -> Any:
     """A jitted function (base params, discriminator params, sample indices [b]) -> samples AV.
 
-    `variant` names one of `config.sample.variants`; what it does not say is said by `config.sample`.
-    A sample is a function of (config.sample.seed, its index), and the same noise serves all variants.
+    `variant` names one of `config.sample.variants`, which override the rest of `config.sample`. A
+    sample is a function of (config.sample.seed, its index); the same noise serves all variants.
     """
     chosen = variant_settings(config, variant)
     noise, codec = schedules(config), codecs(config)

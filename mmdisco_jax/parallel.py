@@ -14,19 +14,20 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp")
 BATCH = PartitionSpec(AXES)
 
 # What a matching rule yields: a spec, or a function of the leaf's shape and the mesh.
-Placement: TypeAlias = PartitionSpec | Callable[[tuple[int, ...], Mesh], PartitionSpec]
+AnyMesh: TypeAlias = Mesh | AbstractMesh
+Placement: TypeAlias = PartitionSpec | Callable[[tuple[int, ...], AnyMesh], PartitionSpec]
 Rules = Sequence[tuple[str, Placement]]
 
 _MIN_SHARDED_ELEMENTS = 2**14  # gathering smaller arrays costs more than keeping them whole
 
 
-def make_mesh(shape: Mapping[str, int], *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(shape: Mapping[str, int], *, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with the axes `data` and `fsdp`, by default over all devices of all processes.
 
     Args:
@@ -57,7 +58,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def largest_dimension(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def largest_dimension(shape: tuple[int, ...], mesh: AnyMesh) -> PartitionSpec:
     """Cuts the largest dimension that `fsdp` divides; small or indivisible arrays stay whole."""
     size = mesh.shape["fsdp"]
     able = [i for i, length in enumerate(shape) if length % size == 0 and length >= size]
@@ -70,7 +71,7 @@ def largest_dimension(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 DEFAULT_RULES: Rules = ((r".*", largest_dimension),)
 
 
-def tree_shardings(tree: Any, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> Any:
+def tree_shardings(tree: Any, mesh: AnyMesh, rules: Rules = DEFAULT_RULES) -> Any:
     """A tree of NamedSharding like `tree`, whose leaves need a `shape`.
 
     The first rule whose pattern is found in a leaf's dotted name (`re.search`) places it, so a rule

@@ -87,6 +87,8 @@ def test_the_library_never_sees_a_config_object():
 
 
 def test_files_are_short():
-    lengths = {p: len(p.read_text().splitlines()) for p in [*_modules(), *ROOT.glob("configs/*.py")]}
+    lengths = {
+        p: len(p.read_text().splitlines()) for p in [*_modules(), *ROOT.glob("configs/*.py")]
+    }
     assert max(lengths.values()) <= 500, max(lengths, key=lambda path: lengths[path])
     assert sorted(lengths.values())[len(lengths) // 2] <= 150

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The world of `bounce`: one ball falls, bounces and rings.
 
-What a clip holds is decided by two hidden facts that sound and picture share: *when* the ball hits the
-floor, and *what* colour it has (the colour sets the pitch). Everything else (horizontal place, timbre
-jitter) is private to one modality. So a model of the pair can be measured against truth.
+What a clip holds is decided by two hidden facts that sound and picture share: *when* the ball hits
+the floor, and *what* colour it has (the colour sets the pitch). Everything else (horizontal place,
+timbre jitter) is private to one modality. So a model of the pair can be measured against truth.
 
 Units: pixels (y grows downwards), seconds, hertz. A clip is a pure function of (seed, index).
 """
@@ -40,7 +40,8 @@ class BounceClip:
     """One clip and its truth.
 
     video uint8 [16, 32, 32, 3]; audio int16 [32000]; impact_seconds and impact_speeds float64 [n];
-    colour int in 0..3; height float64 [16], the centre's height above contact at each frame, pixels.
+    colour int in 0..3; height float64 [16], the centre's height above contact at each frame,
+    pixels.
     """
 
     video: np.ndarray

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small noise predictors for one modality, trained from scratch: transformers over patches.
 
-The network predicts x_0, which lies on a low-dimensional surface that a few wide tokens can carry, where
-noise would not fit through (Li and He 2025, "Back to basics: let denoising generative models denoise");
-what leaves the model is eps.
+The network predicts x_0, which lies on a low-dimensional surface that a few wide tokens can carry,
+where noise would not fit through (Li and He 2025, "Back to basics: let denoising generative models
+denoise"); what leaves the model is eps.
 """
 
 import dataclasses

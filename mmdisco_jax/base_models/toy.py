@@ -80,9 +80,7 @@ def exact_bases(mixture: Mixture, schedules: dict[str, Schedule]) -> DenoiseFn:
     return denoise
 
 
-def exact_log_ratio(
-    mixture: Mixture, base: Mixture, schedules: dict[str, Schedule]
-) -> LogRatioFn:
+def exact_log_ratio(mixture: Mixture, base: Mixture, schedules: dict[str, Schedule]) -> LogRatioFn:
     """log q(x_t) - log p(audio_t) - log p(video_t): what the discriminator should learn."""
 
     def h(x: AV, t: Array, cond: Cond) -> Array:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signal <-> what the diffusion models see. Each codec is a frozen dataclass with encode and decode."""
+"""Signal <-> what the diffusion models see: frozen dataclasses with encode and decode."""
 
 from mmdisco_jax.registry import Registry
 

@@ -4,8 +4,8 @@
     m = clip(2 (log10(mel @ |stft|) - low) / (high - low) - 1, -1, 1)
     x = (m - mean) / scale
 
-Frames are centred on multiples of the hop (librosa's convention, zero padding), so frame j shows the
-sound around j * hop_length / sample_rate_hz seconds.
+Frames are centred on multiples of the hop (librosa's convention, zero padding), so frame j shows
+the sound around j * hop_length / sample_rate_hz seconds.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fakes of the base models: unguided samples as latents, in shards, for training the discriminator.
 
-The two modalities of a sample are independent by construction, and training pairs any sound with any
-picture, so n samples give n^2 fake pairs.
+The two modalities of a sample are independent by construction, and training pairs any sound with
+any picture, so n samples give n^2 fake pairs.
 """
 
 import hashlib
@@ -27,7 +27,8 @@ def write_fakes(config: ConfigDict, workdir: Path) -> dict:
     note = folder / "made_by.json"
     if note.exists() and json.loads(note.read_text()) != made_by:
         raise ValueError(
-            f"{folder} holds fakes of other base models or settings: delete it, or use another workdir."
+            f"{folder} holds fakes of other base models or settings: delete it, or use another "
+            "workdir."
         )
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(made_by, indent=1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page that shows what was sampled: for each seed its variants side by side, marked and scored."""
+"""The page of what was sampled: for each seed its variants side by side, marked and scored."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from mmdisco_jax.metrics import av_align, bounce
 from mmdisco_jax.metrics.matching import match
 
 _DESCRIPTION = (
-    "Each clip starts from the same noise. Independent: a video model and an audio model that never "
-    "heard of each other. Guided: the same two models, with the gradient of a small discriminator "
-    "added to their noise estimates, so that sound and picture agree."
+    "Each clip starts from the same noise. Independent: a video model and an audio model that "
+    "never heard of each other. Guided: the same two models, with the gradient of a small "
+    "discriminator added to their noise estimates, so that sound and picture agree."
 )
 _NO_CLASS = "none"
 
@@ -44,7 +44,12 @@ def write_page(config: ConfigDict, workdir: Path, table: GalleryTable) -> Path:
 
 
 def _clip(
-    config: ConfigDict, workdir: Path, variant: str, number: int, video: np.ndarray, audio: np.ndarray
+    config: ConfigDict,
+    workdir: Path,
+    variant: str,
+    number: int,
+    video: np.ndarray,
+    audio: np.ndarray,
 ) -> GalleryClip:
     stem = workdir / variant / f"{number:05d}"
     wave = audio.astype(np.float32) / 32768.0

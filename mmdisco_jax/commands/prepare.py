@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`prepare`: writes the dataset that the config names, once; and the base models' fakes if asked."""
+"""`prepare`: writes the config's dataset, once; and the base models' fakes if asked."""
 
 import json
 from pathlib import Path

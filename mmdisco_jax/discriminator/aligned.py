@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A discriminator that compares sound and picture moment by moment (ours).
 
-The official fusions pool each modality before they meet, or only concatenate. Here both towers keep one
-feature vector per video frame, and the pair enters as products: of features at the same moment (is there
-a sound where there is an impact?) and of features averaged over time (does the pitch suit the colour?).
-Products matter: from concatenation alone the network must discover "these two agree", and training
-stalls there.
+The official fusions pool each modality before they meet, or only concatenate. Here both towers keep
+one feature vector per video frame, and the pair enters as products: of features at the same moment
+(is there a sound where there is an impact?) and of features averaged over time (does the pitch suit
+the colour?). Products matter: from concatenation alone the network must discover "these two agree",
+and training stalls there.
 """
 
 import dataclasses
@@ -142,6 +142,6 @@ class AlignedDiscriminator(nnx.Module):
 
 
 def build(*, rngs: nnx.Rngs, towers: dict, **spec) -> AlignedDiscriminator:
-    """The registry's entry: fields of AlignedSpec, with `towers` as {modality: TowerSpec fields}."""
+    """The registry's entry: fields of AlignedSpec, `towers` as {modality: TowerSpec fields}."""
     made = {m: TowerSpec(**fields) for m, fields in towers.items()}
     return AlignedDiscriminator(AlignedSpec(towers=made, **spec), rngs=rngs)

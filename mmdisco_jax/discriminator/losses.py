@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The discriminator's two losses (MMDisCo; the official code releases neither).
 
-Cross-entropy makes h the log-ratio; the denoising term makes its gradient what the base models miss:
+Cross-entropy makes h the log-ratio; denoising makes its gradient what the base models miss:
 
     L = CE(h; real, fake) + w * E_real || (eps - eps_base) - r ||^2,   r = -sigma(t) dh/dx,
 
-summed over the elements of a sample and averaged over the batch. The paper's weight is not published;
-with the sum, w = 1 gave gradients of the right length in our measurements.
+summed over the elements of a sample and averaged over the batch. The paper's weight is not
+published; with the sum, w = 1 gave gradients of the right length in our measurements.
 """
 
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ def denoising(r: AV, eps: AV, eps_base: AV) -> tuple[Array, dict[str, Array]]:
     """|| eps - eps_base - r ||^2 - || eps - eps_base ||^2, per modality and summed.
 
     The second norm does not depend on the discriminator: without it the value is the change in
-    denoising error that guidance of scale 1 makes (negative is better), and its gradient is the same.
-    No gradient flows into the base model.
+    denoising error that guidance of scale 1 makes (negative is better), and its gradient is the
+    same. No gradient flows into the base model.
     """
     gain = {}
     for m in r:
@@ -52,7 +52,7 @@ def best_scale(r: AV, eps: AV, eps_base: AV) -> dict[str, Array]:
 def by_level(
     values: Mapping[str, Array], t: Array, num_timesteps: int, num_bins: int = 10
 ) -> dict[str, Array]:
-    """Means of per-sample `values` [b] in equal bins of t [b]: {"name/bin": scalar}; empty is nan."""
+    """Means of per-sample `values` [b] in equal bins of t [b]: {"name/bin": mean or nan}."""
     one_hot = (t[:, None] * num_bins // num_timesteps == jnp.arange(num_bins)).astype(jnp.float32)
     count = one_hot.sum(0)
     out = {}
@@ -70,8 +70,8 @@ def repaired(features: Array, groups: int, shifts: int) -> Array:
     n = features.shape[0] // groups
     if features.shape[0] % groups or not 1 <= shifts < n:
         raise ValueError(
-            f"re-pairing {features.shape[0]} samples in {groups} groups by 1..{shifts} needs groups "
-            f"of equal size above {shifts}."
+            f"re-pairing {features.shape[0]} samples in {groups} groups by 1..{shifts} needs "
+            f"groups of equal size above {shifts}."
         )
     split = features.reshape(groups, n, *features.shape[1:])
     rolled = [jnp.roll(split, k, axis=1).reshape(features.shape) for k in range(1, shifts + 1)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step's loss of a discriminator: noise a batch, make fakes, weigh the two losses.
 
-Samples come in groups that share a noise level, so that fakes can be made by re-pairing within a group
-at the price of the fusion alone, when the discriminator offers its towers (`features`) and its fusion
-(`fuse`) apart.
+Samples come in groups that share a noise level, so that fakes can be made by re-pairing within a
+group at the price of the fusion alone, when the discriminator offers its towers (`features`) and
+its fusion (`fuse`) apart.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ FAKES = ("repaired", "generated", "both")
 class ObjectiveSpec:
     """groups: noise levels in a batch. shifts: fakes per real pair, by re-pairing.
 
-    fakes: "repaired" (real sound with another clip's picture), "generated" (both by the base models,
-    independently) or "both". ce_weight, denoising_weight: of the two losses. denoising_samples: real
-    pairs per batch in the denoising term. level_warmup_steps: the noise levels grow from
-    `level_start` of their range to all of it over so many steps, so that D first learns where
-    sound and picture are clear.
+    fakes: "repaired" (real sound with another clip's picture), "generated" (both by the base
+    models, independently) or "both". ce_weight, denoising_weight: of the two losses.
+    denoising_samples: real pairs per batch in the denoising term. level_warmup_steps: the noise
+    levels grow from `level_start` of their range to all of it over so many steps, so that D first
+    learns where sound and picture are clear.
     """
 
     groups: int
@@ -59,7 +59,7 @@ class ObjectiveSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What the objective is about: noise, bases, and how a log-ratio's gradient becomes a residual."""
+    """What the objective is about: noise, bases, and how h's gradient becomes a residual."""
 
     schedules: dict[str, Schedule]
     time_sampler: TimeSampler

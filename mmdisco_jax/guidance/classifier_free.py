@@ -31,8 +31,6 @@ def classifier_free(field: Field, scales: Mapping[str, float], uncond: Cond) -> 
         twice = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), (x, t, cond), (x, t, uncond))
         out = field(*twice)
         batch = t.shape[0]
-        return {
-            m: out[m][batch:] + scales[m] * (out[m][:batch] - out[m][batch:]) for m in out
-        }
+        return {m: out[m][batch:] + scales[m] * (out[m][:batch] - out[m][batch:]) for m in out}
 
     return guided

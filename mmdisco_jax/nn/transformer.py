@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transformer layers modulated by the noise level (DiT, Peebles and Xie 2023).
 
-The modulation is computed once per network and shifted by a small table in each block (adaLN-single,
-Chen et al. 2023, PixArt-alpha): a third of the parameters of one projection per block. No dropout and no
-state: every layer may be differentiated twice with respect to its input.
+The modulation is computed once per network and shifted by a small table in each block
+(adaLN-single, Chen et al. 2023, PixArt-alpha): a third of the parameters of one projection per
+block. No dropout and no state: every layer may be differentiated twice with respect to its input.
 """
 
 import jax

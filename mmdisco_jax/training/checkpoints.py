@@ -22,7 +22,7 @@ from mmdisco_jax.training.manifest import damage, write_manifest
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
 # Orbax touches these between the manifest and the rename; they hold times, no state.
 _NOT_LISTED = ("_CHECKPOINT_METADATA", "commit_success.txt")
-_SHOWN = 6
+_SHOWN = 12
 
 
 class CheckpointError(RuntimeError):

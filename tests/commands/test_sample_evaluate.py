@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""End to end, shrunk: prepare, sample, evaluate and look, with random weights."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import bounce
+from mmdisco_jax import build
+from mmdisco_jax.commands import evaluate, prepare, sample
+from mmdisco_jax.inputs.clips import read_all
+from mmdisco_jax.training.weights import save_weights
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bounce")
+    config = bounce.get_config()
+    config.data.dir = str(folder / "data")
+    config.data.options.num_train, config.data.options.num_test = 1, 32
+    for section in (*config.bases.values(), config.discriminator):
+        section.width, section.num_heads = 32, 2
+    config.bases.video.depth = config.bases.audio.depth = 1
+    config.discriminator.tower_depth = config.discriminator.fusion_depth = 1
+    config.sample.num_samples, config.sample.batch_size, config.sample.num_steps = 3, 2, 3
+    config.sample.num_media = 1
+    config.evaluate.replicates = 20
+    inits = {m: build.base_model(config, m)[1] for m in config.bases}
+    inits["discriminator"] = build.discriminator(config)[1]
+    for i, (name, init) in enumerate(inits.items()):
+        # The last layers start at zero: move them, so that guidance has something to say.
+        params = init(jax.random.key(i))
+        key = jax.random.key(10 + i)
+        noisy = jax.tree.map(lambda p, k=key: p + 0.05 * jax.random.normal(k, p.shape), params)
+        config.weights[name] = str(folder / f"{name}.safetensors")
+        save_weights(config.weights[name], noisy, {})
+    prepare.run(config, folder)
+    return config
+
+
+@pytest.fixture(scope="module")
+def sampled(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("samples")
+    sample.run(config, workdir)
+    return workdir
+
+
+def test_samples_are_clips_of_the_right_kind(sampled):
+    clips = read_all(sampled / "guided")
+    assert clips["video"].shape == (3, 16, 32, 32, 3)
+    assert clips["video"].dtype == np.uint8
+    assert clips["audio"].shape == (3, 32_000)
+    assert clips["audio"].dtype == np.int16
+    assert (sampled / "guided" / "00000.mp4").stat().st_size > 0
+    assert not (sampled / "guided" / "00001.mp4").exists()
+    independent = read_all(sampled / "independent")
+    assert np.any(independent["video"] != clips["video"])
+
+
+def test_a_sample_depends_on_its_index_alone(config, sampled, tmp_path):
+    other = config.copy_and_resolve_references()
+    other.sample.batch_size = 3
+    sample.run(other, tmp_path)
+    for variant in config.sample.variants:
+        a, b = read_all(sampled / variant), read_all(tmp_path / variant)
+        # Matrix products of another batch size may round differently by one level.
+        worst = np.abs(a["video"].astype(int) - b["video"].astype(int)).max()
+        assert worst <= 1
+
+
+def test_an_interrupted_run_goes_on_and_another_config_is_refused(config, sampled):
+    shard = sampled / "guided" / "samples_00000002.npz"
+    before = read_all(sampled / "guided")
+    shard.unlink()
+    sample.run(config, sampled)
+    np.testing.assert_array_equal(read_all(sampled / "guided")["video"], before["video"])
+    other = config.copy_and_resolve_references()
+    other.sample.num_steps = 4
+    with pytest.raises(ValueError, match="samples of another config"):
+        sample.run(other, sampled)
+
+
+def test_evaluate_measures_every_set_and_writes_the_page(config, sampled):
+    evaluate.run(config, sampled)
+    rows = json.loads((sampled / "metrics.json").read_text())["rows"]
+    assert set(rows) == {"real", "independent", "guided"}
+    real = {r["name"]: r for r in rows["real"]}
+    assert real["f1_half_frame"]["value"] > 0.95
+    assert real["colour_pitch"]["n"] == 16
+    assert real["f1_half_frame_repaired"]["value"] < 0.6
+    page = (sampled / "index.html").read_text()
+    assert "guided/00000.mp4" in page
+    assert "f1_half_frame" in (sampled / "metrics.md").read_text()
+
+
+def test_a_damaged_shard_is_named(config, sampled, tmp_path):
+    folder = tmp_path / "guided"
+    folder.mkdir()
+    whole = (sampled / "guided" / "samples_00000000.npz").read_bytes()
+    (folder / "samples_00000000.npz").write_bytes(whole[:1000])
+    with pytest.raises(ValueError, match=r"samples_00000000.npz is damaged"):
+        read_all(folder)
+    with pytest.raises(FileNotFoundError, match="run the sample command"):
+        read_all(tmp_path / "nothing")

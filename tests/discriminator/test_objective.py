@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The discriminator's losses and the aligned network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mmdisco_jax.discriminator import DISCRIMINATORS, losses
+from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
+from mmdisco_jax.guidance.joint import residual
+from mmdisco_jax.process.noising import TimeSampler
+from mmdisco_jax.process.schedules import linear
+
+SPEC = {
+    "groups": 2,
+    "shifts": 2,
+    "fakes": "repaired",
+    "ce_weight": 1.0,
+    "denoising_weight": 1.0,
+    "denoising_samples": 2,
+    "level_start": 1.0,
+    "level_warmup_steps": 0,
+}
+SHAPES = {"audio": (8, 4, 1), "video": (4, 8, 8, 3)}
+
+
+def _aligned():
+    towers = {
+        "audio": {"sample_shape": SHAPES["audio"], "patch": (2, 4), "patch_width": 8},
+        "video": {"sample_shape": SHAPES["video"], "patch": (1, 4, 4), "patch_width": 8},
+    }
+    make = DISCRIMINATORS.get("aligned")
+    sizes = {"width": 16, "tower_depth": 1, "fusion_depth": 1, "num_heads": 2}
+    return make(rngs=nnx.Rngs(0), towers=towers, **sizes)
+
+
+def _pair(batch: int, seed: int = 0):
+    keys = jax.random.split(jax.random.key(seed))
+    return {m: jax.random.normal(k, (batch, *SHAPES[m])) for m, k in zip(SHAPES, keys, strict=True)}
+
+
+def test_cross_entropy_of_known_logits():
+    np.testing.assert_allclose(losses.cross_entropy(jnp.zeros(3), jnp.zeros(5)), np.log(2))
+    right = losses.cross_entropy(jnp.array([100.0]), jnp.array([-100.0]))
+    wrong = losses.cross_entropy(jnp.array([-100.0]), jnp.array([100.0]))
+    np.testing.assert_allclose([right, wrong], [0.0, 100.0], atol=1e-6)
+
+
+def test_denoising_is_least_at_what_the_base_misses():
+    eps, base = _pair(3, 1), _pair(3, 2)
+    missing = jax.tree.map(jnp.subtract, eps, base)
+    best, gain = losses.denoising(missing, eps, base)
+    power = {m: float(jnp.square(missing[m]).sum() / 3) for m in missing}
+    np.testing.assert_allclose(best, -sum(power.values()), rtol=1e-5)
+    np.testing.assert_allclose(gain["audio"], -power["audio"], rtol=1e-5)
+    nothing, _ = losses.denoising(jax.tree.map(jnp.zeros_like, eps), eps, base)
+    assert float(nothing) == 0.0
+    half = jax.tree.map(lambda x: x / 2, missing)
+    np.testing.assert_allclose(losses.best_scale(half, eps, base)["video"], 2.0, rtol=1e-5)
+
+
+def test_repairing_never_leaves_a_real_pair_and_stays_in_its_group():
+    x = jnp.arange(12.0)[:, None]
+    fake = np.asarray(losses.repaired(x, groups=3, shifts=3))[:, 0].reshape(3, 12)
+    for row in fake:
+        assert not np.any(row == np.arange(12))
+        assert np.array_equal(row // 4, np.arange(12) // 4)
+    assert len({tuple(column) for column in fake.T}) == 12
+    with pytest.raises(ValueError, match=r"12 samples in 3 groups by 1\.\.4"):
+        losses.repaired(x, groups=3, shifts=4)
+
+
+def test_by_level_puts_each_sample_in_its_bin():
+    t = jnp.array([0, 99, 100, 999])
+    out = losses.by_level({"v": jnp.array([1.0, 3.0, 5.0, 7.0])}, t, 1000)
+    assert float(out["v/0"]) == 2.0
+    assert float(out["v/1"]) == 5.0
+    assert float(out["v/9"]) == 7.0
+    assert np.isnan(out["v/4"])
+
+
+def test_the_aligned_network_does_not_mix_samples_and_sees_both_sides():
+    model, x, t = _aligned(), _pair(3), jnp.array([5, 300, 900])
+    logit = model(x, t)
+    assert logit.shape == (3,)
+    one = model({m: a[1:2] for m, a in x.items()}, t[1:2])
+    np.testing.assert_allclose(one[0], logit[1], rtol=1e-4, atol=1e-5)
+    split = model.fuse(model.features(x, t), t)
+    np.testing.assert_allclose(split, logit, rtol=1e-6)
+    grads = jax.grad(lambda x: model(x, t).sum())(x)
+    assert all(float(jnp.abs(g).max()) > 0 for g in grads.values())
+
+
+@pytest.mark.parametrize("fakes", ["repaired", "generated", "both"])
+def test_the_objective_has_finite_gradients_and_spares_the_bases(fakes):
+    model = _aligned()
+    graphdef, params = nnx.split(model)
+    schedules = {m: linear() for m in SHAPES}
+    base = jnp.float32(0.5)
+
+    def loss(params, base):
+        problem = Problem(
+            schedules=schedules,
+            time_sampler=TimeSampler(num_timesteps=1000),
+            denoise=lambda x, t, cond: jax.tree.map(lambda a: base * a, x),
+            residual=lambda h: residual(h, schedules),
+        )
+        generated = None if fakes == "repaired" else _pair(5, 7)
+        spec = ObjectiveSpec(**{**SPEC, "fakes": fakes})
+        merged = nnx.merge(graphdef, params)
+        key = jax.random.key(3)
+        return objective(merged, _pair(6), generated, key, jnp.int32(0), problem, spec)
+
+    (value, metrics), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
+        params, base
+    )
+    assert np.isfinite(value)
+    np.testing.assert_allclose(value, metrics["ce"] + metrics["denoising"], rtol=1e-5)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads[0]))
+    assert float(grads[1]) == 0.0  # no gradient flows into the base models
+
+
+def test_bad_objectives_are_named():
+    for change, said in (
+        ({"fakes": "none"}, "unknown fakes 'none'"),
+        ({"ce_weight": 0.0, "denoising_weight": 0.0}, "not both 0"),
+        ({"level_start": 0.0}, "level_start"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ObjectiveSpec(**{**SPEC, **change})
