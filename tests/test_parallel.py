@@ -124,14 +124,29 @@ def test_eight_devices_train_as_one(tmp_path, alone):
     assert "[12] rows per process cannot be shared by 8" in (tmp_path / "error").read_text()
 
 
-def test_two_processes_train_as_one_and_one_process_can_go_on(tmp_path, alone):
+def free_address() -> str:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    mesh = {"data": 2, "fsdp": 1}
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def test_two_processes_train_as_one_and_one_process_can_go_on(tmp_path, alone):
+    address, mesh = free_address(), {"data": 2, "fsdp": 1}
     pair = [processes.start(toy.run_on_mesh, tmp_path, mesh, address, 2, i) for i in range(2)]
     assert [processes.finish(process) for process in pair] == [0, 0]
     assert_agree(tmp_path, alone)
     assert json.loads((tmp_path / "checkpoints" / "9" / "data" / "metadata").read_text())
     toy.keep_final(tmp_path, toy.run(tmp_path, restore="9"))
+    assert_agree(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path, alone):
+    address = free_address()
+    pair = [processes.start(toy.run_until_told, tmp_path, address, i) for i in range(2)]
+    assert [processes.finish(process) for process in pair] == [3, 3]
+    stopped = read_metrics(tmp_path)[-1]["step"]
+    assert 3 <= stopped < 12
+    assert (tmp_path / "checkpoints" / str(stopped) / "manifest.json").exists()
+    toy.keep_final(tmp_path, toy.run(tmp_path))
     assert_agree(tmp_path, alone)

@@ -25,7 +25,7 @@ def compilation_cache(directory: Path | str | None) -> Iterator[None]:
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    before = {name: getattr(jax.config, name) for name in settings}
+    before = {name: jax.config.values[name] for name in settings}
     try:
         _configure(settings)
         yield
@@ -43,7 +43,7 @@ def start(
     function: Callable[..., None], *args: Any, devices: int = 1, **kwargs: Any
 ) -> BaseProcess:
     """Calls the function in a new process with so many CPU devices."""
-    directory = jax.config.jax_compilation_cache_dir
+    directory = jax.config.values["jax_compilation_cache_dir"]
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)  # the fork server's own, to preload from
     try:

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mmdisco_jax import parallel
 from mmdisco_jax.inputs.pipeline import make_train_iterator
 from mmdisco_jax.parallel import make_mesh, named_leaves
 from mmdisco_jax.training.checkpoints import Checkpoints
-from mmdisco_jax.training.loop import LoopSpec
+from mmdisco_jax.training.loop import LoopSpec, StoppedError
 from mmdisco_jax.training.optimizer import adam
 from mmdisco_jax.training.session import Task, train
 
@@ -146,6 +147,24 @@ def run_and_die(workdir: Path, step: int, **options: Any) -> None:
         Batches(step, lambda batch: os.kill(os.getpid(), signal.SIGKILL) or batch),
         **options,
     )
+
+
+class _Slow(Batches):
+    """A second before each batch, and SIGTERM to this process before batch `at`."""
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        time.sleep(1)
+        return super().__next__()
+
+
+def run_until_told(workdir: Path, address: str, index: int) -> None:
+    """For one of two processes, of which the second gets SIGTERM: exits with 3 once stopped."""
+    parallel.initialize_distributed(address, 2, index)
+    told = _Slow(3 if index else 0, lambda batch: os.kill(os.getpid(), signal.SIGTERM) or batch)
+    try:
+        run(workdir, told, mesh=make_mesh({"data": 2, "fsdp": 1}))
+    except StoppedError as stop:
+        raise SystemExit(3) from stop
 
 
 def run_on_mesh(
