@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Toy experiments: five joint distributions of two scalars, where everything has a closed form.
 
-What: does a discriminator turn two independent samplers into a joint one, which loss does it, and does it
-also mend base models of another domain? Bases are exact marginals of the world (in-domain) or the same
-shifted and widened (out-of-domain). Measured: energy distance to the true joint, against independent
-samples, against the exact log-ratio, and against a second set of true pairs (the floor).
+What: does a discriminator turn two independent samplers into a joint one, which loss does it, and
+does it also mend base models of another domain? Bases are exact marginals of the world (in-domain)
+or the same shifted and widened (out-of-domain). Measured: energy distance to the true joint, beside
+that of independent samples, of the exact log-ratio, and of a second set of true pairs (the floor).
 
     python launch.py toy --config=configs/toy.py --workdir=runs/toy
 

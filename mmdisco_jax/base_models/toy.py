@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two scalars, one per modality, whose joint and marginal noise predictors are known exactly.
 
-A mixture of correlated Gaussians stays one under the forward process, so scores, log-ratios and samples
-have closed forms. The worlds here are the toy experiments' data; their marginals, kept or disturbed, are
-the frozen base models. `[b 1]` per modality.
+A mixture of correlated Gaussians stays one under the forward process, so scores, log-ratios and
+samples have closed forms. The worlds here are the toy experiments' data; their marginals, kept or
+disturbed, are the frozen base models. `[b 1]` per modality.
 """
 
 from typing import NamedTuple
@@ -116,8 +116,8 @@ def ring() -> Mixture:
 
 def moons() -> Mixture:
     """Two interleaved half circles."""
-    upper, lower = _arc(0, np.pi, 8), _arc(np.pi, 2 * np.pi, 8)
-    return _mixture(1.2 * np.concatenate([upper - [0.5, 0.25], lower + [0.5, 0.25]]), 0.15)
+    upper, lower, apart = _arc(0, np.pi, 8), _arc(np.pi, 2 * np.pi, 8), np.array([0.5, 0.25])
+    return _mixture(1.2 * np.concatenate([upper - apart, lower + apart]), 0.15)
 
 
 def checker() -> Mixture:

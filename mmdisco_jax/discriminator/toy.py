@@ -2,6 +2,7 @@
 """A discriminator of two scalars: a perceptron on waves of each and of the noise level."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +34,7 @@ class ToyDiscriminator(nnx.Module):
         self.spec = spec
         features = 2 * (1 + 2 * spec.num_waves) + spec.time_width
         sizes = [features, *[spec.width] * spec.depth]
-        self.hidden = nnx.List(
-            [nnx.Linear(i, o, rngs=rngs) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
-        )
+        self.hidden = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in itertools.pairwise(sizes)])
         zero = nnx.initializers.zeros_init()
         self.last_linear = nnx.Linear(spec.width, 1, kernel_init=zero, rngs=rngs)
 

@@ -80,7 +80,7 @@ class PlanMemory(NamedTuple):
     count: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: jit hashes what it is given
 class PlannedJoint:
     """A guided denoiser that skips or reuses the discriminator by a plan.
 
