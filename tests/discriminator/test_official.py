@@ -66,8 +66,7 @@ def test_samples_of_a_batch_are_independent(kind: str):
 
 def test_gradient_of_the_input_gradient():
     """As the denoising loss needs it: along one direction, against a central difference."""
-    kind = "interp_time_and_cat_ch_and_apply_transformer"
-    logit, params = _random(_narrow(kind))
+    logit, params = _random(NARROW)
     video, audio, t = _inputs()
 
     def loss(params):
