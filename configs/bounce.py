@@ -138,6 +138,7 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
             "width": 192,
             "depth": 6,
             "num_heads": 4,
+            "taps": 5,
         },
         "audio": {
             "name": "patch_transformer",
@@ -147,6 +148,7 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
             "width": 160,
             "depth": 5,
             "num_heads": 4,
+            "taps": 5,
         },
     }
     config.discriminator = {

@@ -230,6 +230,15 @@ def sampler(config: ConfigDict, variant: str) -> Any:
     return jax.jit(run, static_argnames="on_step"), len(grid)
 
 
+def variant_names(config: ConfigDict) -> list[str]:
+    """The variants to sample, the unguided ones first."""
+
+    def guided(name: str) -> bool:
+        return any(variant_settings(config, name).scales.values())
+
+    return sorted(config.sample.variants, key=lambda name: (guided(name), name))
+
+
 def variant_settings(config: ConfigDict, variant: str) -> ConfigDict:
     """The sample section with the variant's overrides; ValueError for an unknown variant."""
     variants = config.sample.variants

@@ -24,8 +24,8 @@ class PatchTransformerSpec:
     """A sample's shape [frames, *axes, channels] and how it is cut.
 
     patch: the size of a patch along each axis. patch_width: features of a patch inside its frame;
-    0 when a frame is one patch, which then is a token itself. width, depth, num_heads: the
-    transformer over frames.
+    0 when a frame is one patch, which then is a token itself. width, depth, num_heads, taps (of the
+    local convolution): the transformer over frames.
     """
 
     sample_shape: tuple[int, ...]
@@ -34,6 +34,7 @@ class PatchTransformerSpec:
     width: int
     depth: int
     num_heads: int
+    taps: int
 
     def __post_init__(self):
         object.__setattr__(self, "sample_shape", tuple(self.sample_shape))
@@ -121,7 +122,7 @@ class PatchTransformer(nnx.Module):
         shape = (spec.num_frames, spec.width)
         self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
         self.blocks = nnx.List(
-            [Block(spec.width, spec.num_heads, rngs=rngs) for _ in range(spec.depth)]
+            [Block(spec.width, spec.num_heads, spec.taps, rngs=rngs) for _ in range(spec.depth)]
         )
 
     def predict_x0(self, x_t: Array, t: Array) -> Array:

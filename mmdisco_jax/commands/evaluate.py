@@ -30,8 +30,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Every row is a set of clips, every column a measure with its 95 % bootstrap interval. A score of
     agreement is followed by its control: the same clips with their sounds re-paired.
     """
-    variants = list(config.sample.variants)
-    sets = {name: read_all(workdir / name) for name in variants}
+    sets = {name: read_all(workdir / name) for name in build.variant_names(config)}
     reference, held_out = _real(config)
     results = {}
     for name, clips in tqdm({REAL: held_out, **sets}.items(), unit="set", leave=False):

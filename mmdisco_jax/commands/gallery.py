@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data.bounce import physics
+from mmdisco_jax import build
 from mmdisco_jax.export.gallery import write_gallery
 from mmdisco_jax.export.gallery_page import GalleryClip, GalleryPage, GallerySeed, GalleryTable
 from mmdisco_jax.export.plots import write_film_strip, write_spectrogram
@@ -25,7 +26,7 @@ _NO_CLASS = "none"
 def write_page(config: ConfigDict, workdir: Path, table: GalleryTable) -> Path:
     """Writes workdir/index.html over the media that `sample` wrote; returns its path."""
     seeds: list[GallerySeed] = []
-    clips = {v: read_all(workdir / v, config.sample.num_media) for v in config.sample.variants}
+    clips = {v: read_all(workdir / v, config.sample.num_media) for v in build.variant_names(config)}
     for number in range(min(len(c["video"]) for c in clips.values())):
         made = tuple(
             _clip(config, workdir, variant, number, c["video"][number], c["audio"][number])

@@ -29,12 +29,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
     _claim(workdir, config)
     _, base_params = build.bases(config)
     timing = {}
-    for variant in config.sample.variants:
+    for variant in build.variant_names(config):
         timing[variant] = _sample_variant(config, workdir / variant, variant, base_params)
         _write_media(config, workdir / variant)
     write_bytes(workdir / "config.json", text.encode())
     write_bytes(workdir / "timing.json", json.dumps(timing, indent=1).encode())
-    print(f"samples of {', '.join(config.sample.variants)} are in {workdir}")
+    print(f"samples of {', '.join(timing)} are in {workdir}")
 
 
 def _claim(workdir: Path, config: ConfigDict) -> None:

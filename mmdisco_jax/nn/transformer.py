@@ -74,16 +74,40 @@ class GatedMLP(nnx.Module):
         return x + (1 + gate) * self.linear_2(nnx.silu(h))
 
 
-class Block(nnx.Module):
-    """Attention, then MLP, both modulated by the noise level."""
+class Local(nnx.Module):
+    """x + a depthwise convolution of norm(x) along the tokens, zero at the start.
 
-    def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs):
+    Attention has to discover that tokens have neighbours; motion and decay are told here.
+    """
+
+    def __init__(self, width: int, taps: int):
+        self.kernel = nnx.Param(jnp.zeros((taps, width)))
+
+    def __call__(self, x: Array) -> Array:
+        """x [b n d] -> [b n d]; zeros beyond the ends."""
+        taps, n = self.kernel[...].shape[0], x.shape[1]
+        h = jnp.pad(layer_norm(x), ((0, 0), (taps // 2, taps // 2), (0, 0)))
+        return x + sum(self.kernel[...][k] * h[:, k : k + n] for k in range(taps))
+
+
+class Block(nnx.Module):
+    """Local mixing if asked, attention, then MLP, these two modulated by the noise level.
+
+    taps: odd length of the local convolution, or 0 for none.
+    """
+
+    def __init__(self, width: int, num_heads: int, taps: int = 0, *, rngs: nnx.Rngs):
+        if taps and taps % 2 == 0:
+            raise ValueError(f"the local convolution's taps must be odd or 0, got {taps}.")
+        self.local = Local(width, taps) if taps else None
         self.attention = Attention(width, num_heads, rngs=rngs)
         self.mlp = GatedMLP(width, rngs=rngs)
         self.table = nnx.Param(jnp.zeros((3, width)))
 
     def __call__(self, x: Array, modulation: Array) -> Array:
         """x [b n d], modulation [b 6 d] -> [b n d]."""
+        if self.local is not None:
+            x = self.local(x)
         scale, shift, gate = jnp.split(modulation[:, :3] + self.table[...], 3, axis=1)
         x = x + (1 + gate) * self.attention(layer_norm(x) * (1 + scale) + shift)
         return self.mlp(x, modulation[:, 3:])

@@ -18,7 +18,7 @@ AUDIO = {"sample_shape": (8, 6, 1), "patch": (2, 6), "patch_width": 0}
 
 def _model(shape: dict):
     make = BASE_MODELS.get("patch_transformer")
-    return make(linear(), rngs=nnx.Rngs(0), width=16, depth=2, num_heads=2, **shape)
+    return make(linear(), rngs=nnx.Rngs(0), width=16, depth=2, num_heads=2, taps=3, **shape)
 
 
 @pytest.mark.parametrize("shape", [VIDEO, AUDIO])
