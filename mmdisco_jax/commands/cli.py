@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv if argv is None else argv)
     try:
         mode, config, workdir = _parse(argv)
+    except (KeyError, AttributeError) as error:  # ml_collections, of an override's path
+        _stop(f"unknown config key {error}: --dry_run prints the keys there are.", 2)
     except (flags.Error, *_USER_ERRORS, IndexError) as error:
         _stop(error, 2)
     if _DRY_RUN.value:
@@ -69,9 +71,11 @@ def _prepare_jax() -> None:
     initialize_distributed()
 
 
-def _stop(error: BaseException, status: int) -> NoReturn:
-    if flags.FLAGS.is_parsed() and _TRACEBACK.value:
+def _stop(error: BaseException | str, status: int) -> NoReturn:
+    if isinstance(error, BaseException) and flags.FLAGS.is_parsed() and _TRACEBACK.value:
         raise error
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+    if "Traceback (most recent call last)" in text:  # absl quotes what a config file raised
+        text = text.strip().splitlines()[-1].partition(": ")[2]
     print(f"error: {text}", file=sys.stderr)
     sys.exit(status)

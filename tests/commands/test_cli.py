@@ -24,7 +24,7 @@ def launch(*arguments: str) -> subprocess.CompletedProcess:
         ((CONFIG, "--workdir={}"), "expected one MODE, got []"),
         (("train", "--workdir={}"), "--config is missing"),
         (("train", CONFIG), "--workdir is missing"),
-        (("train", CONFIG, "--workdir={}", "--config.train.steps=3"), "steps"),
+        (("train", CONFIG, "--workdir={}", "--config.train.steps=3"), "unknown config key 'steps'"),
         (("train", CONFIG, "--workdir={}", "--config.train.num_steps=many"), "many"),
         (("train", "--config=configs/none.py", "--workdir={}"), "configs/none.py"),
         (("train", CONFIG + ":smell", "--workdir={}"), "unknown target 'smell': choose one of"),

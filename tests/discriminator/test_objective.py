@@ -33,7 +33,7 @@ def _aligned():
     }
     make = DISCRIMINATORS.get("aligned")
     sizes = {"width": 16, "tower_depth": 1, "fusion_depth": 1, "num_heads": 2}
-    return make(rngs=nnx.Rngs(0), towers=towers, **sizes)
+    return nnx.jit(lambda: make(rngs=nnx.Rngs(0), towers=towers, **sizes))()
 
 
 def _pair(batch: int, seed: int = 0):
@@ -93,33 +93,47 @@ def test_the_aligned_network_does_not_mix_samples_and_sees_both_sides():
     assert all(float(jnp.abs(g).max()) > 0 for g in grads.values())
 
 
-@pytest.mark.parametrize("fakes", ["repaired", "generated", "both"])
-def test_the_objective_has_finite_gradients_and_spares_the_bases(fakes):
-    model = _aligned()
-    graphdef, params = nnx.split(model)
+def _objective(params, base, graphdef, **change):
     schedules = {m: linear() for m in SHAPES}
-    base = jnp.float32(0.5)
+    problem = Problem(
+        schedules=schedules,
+        time_sampler=TimeSampler(num_timesteps=1000),
+        denoise=lambda x, t, cond: jax.tree.map(lambda a: base * a, x),
+        residual=lambda h: residual(h, schedules),
+    )
+    spec = ObjectiveSpec(**{**SPEC, **change})
+    generated = None if spec.fakes == "repaired" else _pair(5, 7)
+    merged = nnx.merge(graphdef, params)
+    return objective(merged, _pair(6), generated, jax.random.key(3), jnp.int32(0), problem, spec)
+
+
+def test_the_objective_has_finite_gradients_and_spares_the_bases():
+    graphdef, params = nnx.split(_aligned())
 
     def loss(params, base):
-        problem = Problem(
-            schedules=schedules,
-            time_sampler=TimeSampler(num_timesteps=1000),
-            denoise=lambda x, t, cond: jax.tree.map(lambda a: base * a, x),
-            residual=lambda h: residual(h, schedules),
-        )
-        generated = None if fakes == "repaired" else _pair(5, 7)
-        spec = ObjectiveSpec(**{**SPEC, "fakes": fakes})
-        merged = nnx.merge(graphdef, params)
-        key = jax.random.key(3)
-        return objective(merged, _pair(6), generated, key, jnp.int32(0), problem, spec)
+        return _objective(params, base, graphdef, fakes="both")
 
-    (value, metrics), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
-        params, base
-    )
+    grad = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    (value, metrics), grads = grad(params, jnp.float32(0.5))
     assert np.isfinite(value)
     np.testing.assert_allclose(value, metrics["ce"] + metrics["denoising"], rtol=1e-5)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads[0]))
     assert float(grads[1]) == 0.0  # no gradient flows into the base models
+
+
+def test_each_kind_of_fake_is_scored():
+    graphdef, params = nnx.split(_aligned())
+    ce = {}
+    for fakes in ("repaired", "generated", "both"):
+        value, metrics = _objective(
+            params, jnp.float32(0.5), graphdef, fakes=fakes, denoising_weight=0.0
+        )
+        np.testing.assert_allclose(value, metrics["ce"], rtol=1e-6)
+        ce[fakes] = float(value)
+    # Two fakes by re-pairing and one generated: "both" averages the three.
+    assert min(ce["repaired"], ce["generated"]) <= ce["both"] + 1e-6
+    assert ce["both"] <= max(ce["repaired"], ce["generated"]) + 1e-6
+    assert len(set(ce.values())) == 3
 
 
 def test_bad_objectives_are_named():
