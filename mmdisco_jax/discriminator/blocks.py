@@ -167,10 +167,8 @@ class ResBlock(nnx.Module):
         if self.video_pool and self.audio_pool:
             video, video_hidden = (avg_pool(x, self.video_pool) for x in (video, video_hidden))
             audio, audio_hidden = (avg_pool(x, self.audio_pool) for x in (audio, audio_hidden))
-        video_norm, *video_rest = self.video_out_layers
-        audio_norm, *audio_rest = self.audio_out_layers
-        video_branch = _apply(video_rest, video_norm(video_hidden, video_emb))
-        audio_branch = _apply(audio_rest, audio_norm(audio_hidden, audio_emb))
+        video_branch = _apply_modulated(self.video_out_layers, video_hidden, video_emb)
+        audio_branch = _apply_modulated(self.audio_out_layers, audio_hidden, audio_emb)
         return (
             self.video_skip_connection(video) + video_branch,
             self.audio_skip_connection(audio) + audio_branch,
@@ -181,6 +179,11 @@ def _apply(layers: Sequence, x: Array) -> Array:
     for layer in layers:
         x = layer(x)
     return x
+
+
+def _apply_modulated(layers: Sequence, x: Array, emb: Array) -> Array:
+    norm, *rest = layers
+    return _apply(rest, norm(x, emb))
 
 
 class FeatureExtractor(nnx.Module):
@@ -206,7 +209,7 @@ class FeatureExtractor(nnx.Module):
     ):
         width = channel_mult[0] * model_channels
         initial = InitialBlock(video_channels, audio_channels, width, audio_conv, rngs=rngs)
-        blocks = [nnx.List([initial])]
+        blocks: list[nnx.List] = [nnx.List([initial])]
         for level, mult in enumerate(channel_mult):
             last = level == len(channel_mult) - 1
             for index in range(num_res_blocks + (not last)):

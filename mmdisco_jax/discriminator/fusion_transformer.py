@@ -34,7 +34,7 @@ class FeedForward(nnx.Module):
 
     def __init__(self, dim: int, *, rngs: nnx.Rngs):
         widen = nnx.List([nnx.Linear(dim, 4 * dim, rngs=rngs), GELU()])
-        self.net = nnx.List([widen, Identity(), nnx.Linear(4 * dim, dim, rngs=rngs)])
+        self.net: nnx.List = nnx.List([widen, Identity(), nnx.Linear(4 * dim, dim, rngs=rngs)])
 
     def __call__(self, x: Array) -> Array:
         linear, activation = self.net[0]

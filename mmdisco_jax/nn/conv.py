@@ -25,11 +25,12 @@ def same_conv(x: Array, kernel: Array, *, dilation: int = 1) -> Array:
     if prod(window) == 1:  # a matrix product, which every backend does best
         return x @ kernel.reshape(kernel.shape[-2:])
     axes = _SPATIAL[-len(window) :]
+    margins = [dilation * (size // 2) for size in window]
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(1,) * len(window),
-        padding=[(dilation * (size // 2),) * 2 for size in window],
+        padding=[(margin, margin) for margin in margins],
         rhs_dilation=(dilation,) * len(window),
         dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
     )

@@ -32,13 +32,13 @@ class TorchTensor(NamedTuple):
         return tuple(self.axes.index(axis) for axis in range(len(self.axes)))
 
 
-def dotted(path: Sequence[str | int]) -> str:
+def dotted(path: Sequence[object]) -> str:
     """An NNX path as `OVERRIDES` tables write it: "layers.0.kernel"."""
     return ".".join(map(str, path))
 
 
 def torch_tensor(
-    path: Sequence[str | int], ndim: int, overrides: Mapping[str, TorchTensor] | None = None
+    path: Sequence[object], ndim: int, overrides: Mapping[str, TorchTensor] | None = None
 ) -> TorchTensor:
     """The PyTorch form of the parameter at `path`; `overrides` is keyed by the dotted NNX path."""
     key = dotted(path)
