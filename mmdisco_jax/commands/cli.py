@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         mode, config, workdir = _parse(argv)
     except (KeyError, AttributeError) as error:  # ml_collections, of an override's path
-        _stop(f"unknown config key {error}: --dry_run prints the keys there are.", 2)
+        _stop(f"unknown config key {error.args[0]}: --dry_run prints the keys there are.", 2)
     except (flags.Error, *_USER_ERRORS, IndexError) as error:
         _stop(error, 2)
     if _DRY_RUN.value:
