@@ -83,7 +83,7 @@ class LogMel:
         """float32 [l mels 1] -> mel magnitudes [mels, l]; m = -1 is exactly silent."""
         m = np.clip(np.asarray(x, np.float64)[..., 0].T * self.scale + self.mean, -1, 1)
         level = 10 ** ((m + 1) / 2 * (self.high - self.low) + self.low)
-        return np.where(m <= -1, 0.0, level)
+        return np.where(m <= -1 + 1e-4, 0.0, level)  # float32 leaves -1 inexact
 
     def decode(self, x: Array) -> np.ndarray:
         """float32 [b l mels 1] -> float32 [b samples] in [-1, 1]; deterministic."""

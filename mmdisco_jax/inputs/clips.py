@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shards of generated samples: npz files that are whole or absent, so that a killed run goes on."""
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -37,7 +39,7 @@ def read_shards(folder: Path, limit: int | None = None) -> Iterator[Batch]:
         try:
             with np.load(path) as data:
                 batch = dict(data)
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} is damaged ({error}): delete it and sample again.") from error
         if limit is not None:
             batch = {k: v[: limit - seen] for k, v in batch.items()}

@@ -28,10 +28,16 @@ def launch(*arguments: str) -> subprocess.CompletedProcess:
         (("train", CONFIG, "--workdir={}", "--config.train.num_steps=many"), "many"),
         (("train", "--config=configs/none.py", "--workdir={}"), "configs/none.py"),
         (("train", CONFIG + ":smell", "--workdir={}"), "unknown target 'smell': choose one of"),
-        (("sample", CONFIG, "--workdir={}", "--config.weights.video=no.safetensors"), "no.safetensors"),
-        (("prepare", CONFIG, "--workdir={}", "--config.data.name=boing"), "unknown dataset 'boing'"),
+        (
+            ("sample", CONFIG, "--workdir={}", "--config.weights.video=no.safetensors"),
+            "no.safetensors",
+        ),
+        (
+            ("prepare", CONFIG, "--workdir={}", "--config.data.name=boing"),
+            "unknown dataset 'boing'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_call_is_one_clear_error(tmp_path, arguments, said):
     workdir = tmp_path / "run"
     result = launch(*(a.replace("{}", str(workdir)) for a in arguments))

@@ -19,7 +19,7 @@ def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bounce")
     config = bounce.get_config()
     config.data.dir = str(folder / "data")
-    config.data.options.num_train, config.data.options.num_test = 1, 32
+    config.data.options.num_train, config.data.options.num_test = 1, 64
     for section in (*config.bases.values(), config.discriminator):
         section.width, section.num_heads = 32, 2
     config.bases.video.depth = config.bases.audio.depth = 1
@@ -27,6 +27,7 @@ def config(tmp_path_factory):
     config.sample.num_samples, config.sample.batch_size, config.sample.num_steps = 3, 2, 3
     config.sample.num_media = 1
     config.evaluate.replicates = 20
+    config.evaluate.metrics = ("bounce", "proxy_frechet_video", "proxy_frechet_audio")
     inits = {m: build.base_model(config, m)[1] for m in config.bases}
     inits["discriminator"] = build.discriminator(config)[1]
     for i, (name, init) in enumerate(inits.items()):
@@ -88,7 +89,7 @@ def test_evaluate_measures_every_set_and_writes_the_page(config, sampled):
     assert set(rows) == {"real", "independent", "guided"}
     real = {r["name"]: r for r in rows["real"]}
     assert real["f1_half_frame"]["value"] > 0.95
-    assert real["colour_pitch"]["n"] == 16
+    assert real["colour_pitch"]["n"] == 32
     assert real["f1_half_frame_repaired"]["value"] < 0.6
     page = (sampled / "index.html").read_text()
     assert "guided/00000.mp4" in page

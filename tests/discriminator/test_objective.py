@@ -82,14 +82,20 @@ def test_by_level_puts_each_sample_in_its_bin():
 
 
 def test_the_aligned_network_does_not_mix_samples_and_sees_both_sides():
-    model, x, t = _aligned(), _pair(3), jnp.array([5, 300, 900])
-    logit = model(x, t)
+    x, t = _pair(3), jnp.array([5, 300, 900])
+    graphdef, params = nnx.split(_aligned())
+
+    @jax.jit
+    def everything(x):
+        model = nnx.merge(graphdef, params)
+        one = model({m: a[1:2] for m, a in x.items()}, t[1:2])
+        split = model.fuse(model.features(x, t), t)
+        return model(x, t), one, split, jax.grad(lambda x: model(x, t).sum())(x)
+
+    logit, one, split, grads = everything(x)
     assert logit.shape == (3,)
-    one = model({m: a[1:2] for m, a in x.items()}, t[1:2])
     np.testing.assert_allclose(one[0], logit[1], rtol=1e-4, atol=1e-5)
-    split = model.fuse(model.features(x, t), t)
-    np.testing.assert_allclose(split, logit, rtol=1e-6)
-    grads = jax.grad(lambda x: model(x, t).sum())(x)
+    np.testing.assert_allclose(split, logit, rtol=1e-5, atol=1e-6)
     assert all(float(jnp.abs(g).max()) > 0 for g in grads.values())
 
 
@@ -125,9 +131,13 @@ def test_each_kind_of_fake_is_scored():
     graphdef, params = nnx.split(_aligned())
     ce = {}
     for fakes in ("repaired", "generated", "both"):
-        value, metrics = _objective(
-            params, jnp.float32(0.5), graphdef, fakes=fakes, denoising_weight=0.0
-        )
+
+        @jax.jit
+        def score(params, fakes=fakes):
+            change = {"fakes": fakes, "denoising_weight": 0.0}
+            return _objective(params, jnp.float32(0.5), graphdef, **change)
+
+        value, metrics = score(params)
         np.testing.assert_allclose(value, metrics["ce"], rtol=1e-6)
         ce[fakes] = float(value)
     # Two fakes by re-pairing and one generated: "both" averages the three.
