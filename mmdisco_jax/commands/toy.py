@@ -99,7 +99,9 @@ def _columns(config: ConfigDict, stacked: Problem) -> dict[str, np.ndarray]:
     }
     keys = jax.random.split(jax.random.key(config.seed), len(stacked.world.means))
     guided = jax.jit(jax.vmap(lambda problem, params: draw(problem, log_ratio(params))))
-    for name, weights in config.losses.items():
+    # A ConfigDict is sorted by name: single losses first, then their sums.
+    losses = sorted(config.losses.items(), key=lambda item: sum(w > 0 for w in item[1].values()))
+    for name, weights in losses:
         train = trainer(
             loss(weights, log_ratio, schedules, config.train.batch_size),
             lambda key: nnx.split(ToyDiscriminator(spec, rngs=nnx.Rngs(key)))[1],

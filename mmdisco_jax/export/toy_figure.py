@@ -43,6 +43,7 @@ def write_toy_figure(
         axes_row[0].set_ylabel(label.replace(", ", "\n"), fontsize=8)
     for axes, column in zip(grid[0], columns, strict=True):
         axes.set_title(column, fontsize=8)
+    figure.suptitle("numbers: energy distance to the true joint", fontsize=8)
     figure.supxlabel("audio", fontsize=8)
     figure.supylabel("video", fontsize=8)
     encoded = io.BytesIO()

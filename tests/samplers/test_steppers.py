@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steppers against exact flows and one another: order of convergence, variance, clipping."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmdisco_jax.process.schedules import Schedule, linear
+from mmdisco_jax.samplers.api import Stepper
+from mmdisco_jax.samplers.ddim import DDIM
+from mmdisco_jax.samplers.ddpm import DDPM
+from mmdisco_jax.samplers.dpm_solver import DPMSolverPP2M
+from mmdisco_jax.samplers.grids import timesteps
+from mmdisco_jax.samplers.noise import keyed, sample_keys
+from mmdisco_jax.samplers.sample import sample
+from tests.samplers.worlds import Gaussian, no_noise
+
+
+def _even_in_log_snr(num_levels: int) -> Schedule:
+    """log(alpha / sigma) from 4 at t = 0 to -4, in equal steps: strided grids need no rounding."""
+    log_snr = np.linspace(4, -4, num_levels)
+    return Schedule(1 / (1 + np.exp(-2 * log_snr)))
+
+
+def _flow(world: Gaussian, stepper: Stepper, x_T: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """x_T [b 1] carried to its signal."""
+    start, steppers, schedules = {"x": jnp.asarray(x_T)}, {"x": stepper}, {"x": world.schedule}
+    return np.asarray(sample(world.eps, start, steppers, schedules, grid, no_noise())["x"])
+
+
+@pytest.mark.parametrize(
+    ("stepper", "order"), [(DDIM(), 1), (DPMSolverPP2M(), 2)], ids=["ddim", "2m"]
+)
+def test_order_of_convergence(stepper, order):
+    """Global error on the deterministic flow of a Gaussian, in float64; halving the step."""
+    world = Gaussian(_even_in_log_snr(257))
+    counts, errors = [32, 64, 128, 256], []
+    x_T = np.random.default_rng(0).standard_normal((16, 1))
+    exact = world.flow(x_T, 256, 0)
+    with jax.enable_x64(True):
+        for n in counts:
+            grid = timesteps(world.schedule, n + 1, "linspace")
+            x = _flow(world, stepper, x_T, grid)
+            assert x.dtype == np.float64
+            errors.append(np.abs(x - exact).max())
+    slopes = -np.diff(np.log2(errors))
+    assert slopes[-1] == pytest.approx(order, abs=0.2)
+    assert errors[-1] < 1e-2**order
+
+
+def test_the_second_order_solver_needs_fewer_steps():
+    world = Gaussian(_even_in_log_snr(129))
+    x_T = np.random.default_rng(1).standard_normal((32, 1)).astype(np.float32)
+    grid = timesteps(world.schedule, 17, "linspace")
+    errors = []
+    for stepper in (DDIM(), DPMSolverPP2M()):
+        errors.append(np.abs(_flow(world, stepper, x_T, grid) - world.flow(x_T, 128, 0)).max())
+    assert errors[1] < errors[0] / 4
+
+
+def test_full_eta_is_the_ddpm_posterior():
+    """DDIM at eta 1 and DDPM are two forms of one step (Song et al. 2021, section 4.1)."""
+    schedule, grid = linear(), timesteps(linear(), 20)
+    rng = np.random.default_rng(0)
+    x, eps, z = rng.standard_normal((3, 4, 5), dtype=np.float32)
+    ddim, ddpm = DDIM(eta=1.0), DDPM()
+    one, other = ddim.tables(schedule, grid), ddpm.tables(schedule, grid)
+    for i in range(len(grid)):
+        a, _ = ddim.step(x, eps, {k: v[i] for k, v in one.items()}, None, z)
+        b, _ = ddpm.step(x, eps, {k: v[i] for k, v in other.items()}, None, z)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_the_ddpm_posterior_is_bayes_rule():
+    """q(x_s | x_t, x_0) from the two Gaussians q(x_s | x_0) and q(x_t | x_s)."""
+    schedule, grid = linear(), np.array([600, 400])
+    row = {k: v[0] for k, v in DDPM().tables(schedule, grid).items()}
+    abar_t, abar_s = schedule.abar[600], schedule.abar[400]
+    ratio = abar_t / abar_s
+    precision = 1 / (1 - abar_s) + ratio / (1 - ratio)
+    x_t, x_0 = 0.7, -1.2
+    mean = (np.sqrt(abar_s) * x_0 / (1 - abar_s) + np.sqrt(ratio) * x_t / (1 - ratio)) / precision
+    eps = (x_t - np.sqrt(abar_t) * x_0) / np.sqrt(1 - abar_t)
+    quiet, _ = DDPM().step(x_t, eps, row, None, 0.0)
+    loud, _ = DDPM().step(x_t, eps, row, None, 1.0)
+    assert quiet == pytest.approx(mean, rel=1e-12)
+    assert (loud - quiet) ** 2 == pytest.approx(1 / precision, rel=1e-12)
+
+
+@pytest.mark.parametrize("stepper", [DDIM(clip=0.5), DDPM(clip=0.5), DPMSolverPP2M(clip=0.5)])
+def test_clip_limits_the_predicted_signal(stepper):
+    schedule, grid = linear(), timesteps(linear(), 10)
+    keys = sample_keys(0, jnp.arange(8))
+
+    def wild(x, t, cond):  # the signal it predicts is -30 x
+        return {"x": 31.0 * x["x"]}
+
+    x_T = {"x": jax.random.normal(jax.random.key(0), (8, 3))}
+    x = sample(wild, x_T, {"x": stepper}, {"x": schedule}, grid, keyed(keys))["x"]
+    assert np.abs(x).max() <= 0.5 + 1e-6
+
+
+def test_clipping_ddim_keeps_the_signal_and_the_noise_consistent():
+    """alpha x0 + sigma eps is x again, with the limited x0 and the noise that goes with it."""
+    schedule, grid = linear(), np.array([500, 300])
+    row = {k: v[0] for k, v in DDIM(clip=0.5).tables(schedule, grid).items()}
+    x, eps = np.array([2.0]), np.array([0.1])  # the predicted signal is far above 0.5
+    got, _ = DDIM(clip=0.5).step(x, eps, row, None, np.zeros(1))
+    implied = (x - row["alpha"] * 0.5) / row["sigma"]
+    want = row["alpha_next"] * 0.5 + np.sqrt(1 - schedule.abar[300]) * implied
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"eta": 1.5}, {"eta": -0.1}, {"clip": 0.0}])
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ValueError, match=r"must be in 0\.\.1|must be positive or None"):
+        DDIM(**options)
+
+
+@pytest.mark.parametrize("grid", [[], [1000, 5], [5, -1], [5, 5], [5, 9], [[5, 3]]])
+def test_an_impossible_grid_is_refused(grid):
+    with pytest.raises(ValueError, match=r"must fall strictly within 0\.\.999"):
+        DDIM().tables(linear(), np.array(grid, np.int32))
