@@ -8,13 +8,15 @@
 About two minutes on 2 cores after installation. Then open runs/demo/index.html.
 """
 
+from typing import Any
+
 import ml_collections
 
 from configs import bounce
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = bounce.get_config()
+    config: Any = bounce.get_config()
     config.data.dir = "runs/demo/data"
     config.data.options.num_train = 1
     config.data.options.num_test = 256

@@ -9,6 +9,8 @@ The argument is FOLDER[,TARGET], with TARGET as in configs/bounce.py. Clips of 1
 64 x 64 at 10 fps and 16 kHz, as MM-Diffusion's. Small models: a start to grow from, no result.
 """
 
+from typing import Any
+
 import ml_collections
 
 from configs import bounce
@@ -19,7 +21,7 @@ MEL_FRAMES, MELS, HOP = 64, 64, 400
 
 def get_config(argument: str = ".,discriminator") -> ml_collections.ConfigDict:
     folder, _, target = argument.partition(",")
-    config = bounce.get_config(target or "discriminator")
+    config: Any = bounce.get_config(target or "discriminator")
     with config.unlocked():
         config.data.name = "folder"
         config.data.options = {

@@ -2,12 +2,11 @@
 """Config sections to objects: the only reader of a ConfigDict, and the product's wiring."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from ml_collections import ConfigDict
 
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.losses import noise_prediction
@@ -30,8 +29,11 @@ from mmdisco_jax.training.state import LossFn
 from mmdisco_jax.training.weights import load_weights
 from mmdisco_jax.types import AV, DenoiseFn, LogRatioFn
 
+# An ml_collections.ConfigDict: its attributes have no static types.
+Config: TypeAlias = Any
 
-def _named(section: ConfigDict, registry: Any, *args: Any, **extra: Any) -> Any:
+
+def _named(section: Config, registry: Any, *args: Any, **extra: Any) -> Any:
     """The registry's entry `section.name`, called with the rest of the section."""
     fields = section.to_dict()
     maker = registry.get(fields.pop("name"))
@@ -41,15 +43,15 @@ def _named(section: ConfigDict, registry: Any, *args: Any, **extra: Any) -> Any:
         raise ValueError(f"config of {registry.kind} {section.name!r}: {error}.") from error
 
 
-def schedules(config: ConfigDict) -> dict[str, Schedule]:
+def schedules(config: Config) -> dict[str, Schedule]:
     return {m: _named(section, SCHEDULES) for m, section in config.schedules.items()}
 
 
-def codecs(config: ConfigDict) -> dict[str, Any]:
+def codecs(config: Config) -> dict[str, Any]:
     return {m: _named(section, CODECS) for m, section in config.codecs.items()}
 
 
-def base_model(config: ConfigDict, modality: str) -> tuple[nnx.GraphDef, Any]:
+def base_model(config: Config, modality: str) -> tuple[nnx.GraphDef, Any]:
     """The graph definition of one base model, and a function key -> its random parameters."""
     schedule = schedules(config)[modality]
 
@@ -63,7 +65,7 @@ def base_model(config: ConfigDict, modality: str) -> tuple[nnx.GraphDef, Any]:
     return graphdef, jax.jit(init)
 
 
-def base_loss(config: ConfigDict, modality: str) -> tuple[LossFn, Any]:
+def base_loss(config: Config, modality: str) -> tuple[LossFn, Any]:
     """The loss of one base model over raw batches, and its initialiser."""
     graphdef, init = base_model(config, modality)
     schedule, codec = schedules(config)[modality], codecs(config)[modality]
@@ -79,7 +81,7 @@ def base_loss(config: ConfigDict, modality: str) -> tuple[LossFn, Any]:
     return loss_fn, init
 
 
-def discriminator(config: ConfigDict) -> tuple[nnx.GraphDef, Any]:
+def discriminator(config: Config) -> tuple[nnx.GraphDef, Any]:
     """The graph definition of the discriminator, and a function key -> its random parameters."""
 
     def make(key: jax.Array) -> nnx.Module:
@@ -89,13 +91,13 @@ def discriminator(config: ConfigDict) -> tuple[nnx.GraphDef, Any]:
     return graphdef, jax.jit(lambda key: nnx.split(make(key))[1])
 
 
-def log_ratio_fn(config: ConfigDict, graphdef: nnx.GraphDef, params: Any) -> LogRatioFn:
+def log_ratio_fn(config: Config, graphdef: nnx.GraphDef, params: Any) -> LogRatioFn:
     """h of the discriminator with these parameters, in the form that the config asks for."""
     model = nnx.merge(graphdef, params)
     return lambda x, t, cond: log_ratio(model(x, t, cond), config.guidance.log_ratio)
 
 
-def bases(config: ConfigDict) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:
+def bases(config: Config) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:
     """The frozen base models: graph definitions, and parameters from the config's weight files."""
     graphdefs, params = {}, {}
     for m in config.bases:
@@ -110,7 +112,7 @@ def denoise_fn(graphdefs: dict[str, nnx.GraphDef], params: dict[str, Any]) -> De
     return lambda x, t, cond: {m: models[m](x[m], t) for m in x}
 
 
-def discriminator_loss(config: ConfigDict) -> tuple[LossFn, Any, Any]:
+def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
     """The discriminator's loss over raw batches, its initialiser, and what stays frozen."""
     graphdef, init = discriminator(config)
     noise, code = schedules(config), codecs(config)
@@ -138,7 +140,7 @@ def discriminator_loss(config: ConfigDict) -> tuple[LossFn, Any, Any]:
     return loss_fn, init, frozen
 
 
-def fakes(config: ConfigDict) -> dict[str, jax.Array]:
+def fakes(config: Config) -> dict[str, jax.Array]:
     """Latents {m: float16 [n ...]} that the base models generated (see commands/fakes.py)."""
     if not config.weights.fakes:
         raise ValueError(
@@ -148,7 +150,7 @@ def fakes(config: ConfigDict) -> dict[str, jax.Array]:
     return jax.tree.map(jnp.asarray, read_all(Path(config.weights.fakes)))
 
 
-def training_task(config: ConfigDict) -> tuple[LossFn, Any, Any]:
+def training_task(config: Config) -> tuple[LossFn, Any, Any]:
     """What `config.train.target` names: (loss over raw batches, initialiser, frozen parameters)."""
     target = config.train.target
     if target == "discriminator":
@@ -165,7 +167,7 @@ def training_task(config: ConfigDict) -> tuple[LossFn, Any, Any]:
     return loss_fn, lambda key: load_weights(start, jax.eval_shape(init, key)), frozen
 
 
-def optimizer(config: ConfigDict) -> Any:
+def optimizer(config: Config) -> Any:
     train = config.train
     return adam(
         learning_rate=train.learning_rate,
@@ -178,18 +180,18 @@ def optimizer(config: ConfigDict) -> Any:
     )
 
 
-def loop(config: ConfigDict) -> LoopSpec:
+def loop(config: Config) -> LoopSpec:
     train = config.train
     return LoopSpec(
         num_steps=train.num_steps, log_every=train.log_every, save_every=train.save_every
     )
 
 
-def data_dir(config: ConfigDict) -> Path:
+def data_dir(config: Config) -> Path:
     return Path(config.data.dir)
 
 
-def sampler(config: ConfigDict, variant: str) -> Any:
+def sampler(config: Config, variant: str) -> Any:
     """A jitted function (base params, discriminator params, sample indices [b]) -> samples AV.
 
     `variant` names one of `config.sample.variants`, which override the rest of `config.sample`. A
@@ -209,7 +211,7 @@ def sampler(config: ConfigDict, variant: str) -> Any:
 
     def run(base_params: Any, disc_params: Any, indices: jax.Array, on_step: Any = None) -> AV:
         denoise = denoise_fn(base_graphs, base_params)
-        if guided:
+        if disc_graph is not None:
             h = log_ratio_fn(config, disc_graph, disc_params)
             if plan == Plan():
                 denoise = joint(denoise, h, noise, scales)
@@ -230,7 +232,7 @@ def sampler(config: ConfigDict, variant: str) -> Any:
     return jax.jit(run, static_argnames="on_step"), len(grid)
 
 
-def variant_names(config: ConfigDict) -> list[str]:
+def variant_names(config: Config) -> list[str]:
     """The variants to sample, the unguided ones first."""
 
     def guided(name: str) -> bool:
@@ -239,7 +241,7 @@ def variant_names(config: ConfigDict) -> list[str]:
     return sorted(config.sample.variants, key=lambda name: (guided(name), name))
 
 
-def variant_settings(config: ConfigDict, variant: str) -> ConfigDict:
+def variant_settings(config: Config, variant: str) -> Config:
     """The sample section with the variant's overrides; ValueError for an unknown variant."""
     variants = config.sample.variants
     if variant not in variants:
@@ -249,7 +251,7 @@ def variant_settings(config: ConfigDict, variant: str) -> ConfigDict:
     return chosen
 
 
-def discriminator_params(config: ConfigDict, variant: str) -> Any:
+def discriminator_params(config: Config, variant: str) -> Any:
     """The discriminator's weights if the variant is guided, else None."""
     settings = variant_settings(config, variant)
     if not any(settings.scales.values()):

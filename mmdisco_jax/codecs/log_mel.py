@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import librosa
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmdisco_jax.types import Array
 
@@ -85,7 +86,7 @@ class LogMel:
         level = 10 ** ((m + 1) / 2 * (self.high - self.low) + self.low)
         return np.where(m <= -1 + 1e-4, 0.0, level)  # float32 leaves -1 inexact
 
-    def decode(self, x: Array) -> np.ndarray:
+    def decode(self, x: ArrayLike) -> np.ndarray:
         """float32 [b l mels 1] -> float32 [b samples] in [-1, 1]; deterministic."""
         return np.stack([self._invert(np.asarray(one)) for one in np.asarray(x)])
 

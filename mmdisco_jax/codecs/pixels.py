@@ -5,6 +5,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmdisco_jax.types import Array
 
@@ -16,6 +17,6 @@ class Pixels:
     def encode(self, frames: Array) -> Array:
         return jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
 
-    def decode(self, x: Array) -> np.ndarray:
+    def decode(self, x: ArrayLike) -> np.ndarray:
         """Values outside [-1, 1] are clipped."""
         return np.rint((np.clip(np.asarray(x), -1, 1) + 1) * 127.5).astype(np.uint8)

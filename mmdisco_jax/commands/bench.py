@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 
 from mmdisco_jax import build
+from mmdisco_jax.build import Config
 from mmdisco_jax.discriminator.official import PRESETS
 from mmdisco_jax.discriminator.official_pair import OfficialPair
 from mmdisco_jax.export.atomic import write_bytes
@@ -21,7 +21,7 @@ from mmdisco_jax.guidance.joint import joint, residual
 from mmdisco_jax.process.schedules import linear
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: Config, workdir: Path) -> None:
     """Prints and writes workdir/bench.json. Seconds on a CPU are no claim; the ratios are."""
     report = {
         "device": jax.devices()[0].device_kind,
@@ -32,7 +32,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     print(json.dumps(report, indent=2))
 
 
-def _default(config: ConfigDict) -> dict[str, float]:
+def _default(config: Config) -> dict[str, float]:
     """One denoiser call of the config's models, guided and not, on random weights and noise."""
     graphs, params = {}, {}
     for m in config.bases:
@@ -56,7 +56,7 @@ def _default(config: ConfigDict) -> dict[str, float]:
     return _ratio({"unguided": plain, "guided": guided}, x, config.bench.repeats)
 
 
-def _full_size(config: ConfigDict) -> dict[str, float]:
+def _full_size(config: Config) -> dict[str, float]:
     """The 33 M discriminator: its forward pass, and forward with input gradient, in float32."""
     model = OfficialPair(PRESETS["audioldm_animatediff"], rngs=nnx.Rngs(0))
     graph, params = nnx.split(model)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
 from mmdisco_jax import build
+from mmdisco_jax.build import Config
 from mmdisco_jax.commands.gallery import write_page
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.gallery_page import GalleryTable
@@ -24,7 +24,7 @@ from mmdisco_jax.metrics.api import Batch, Context, Result
 REAL = "real"
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: Config, workdir: Path) -> None:
     """Writes workdir/metrics.json, metrics.md and the gallery index.html, and prints the table.
 
     Every row is a set of clips, every column a measure with its 95 % bootstrap interval. A score of
@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     print(f"look and listen: open {page} in a browser")
 
 
-def measure(config: ConfigDict, clips: Batch, reference: Batch) -> tuple[Result, ...]:
+def measure(config: Config, clips: Batch, reference: Batch) -> tuple[Result, ...]:
     """All measures of the config on one set of clips."""
     context = Context(
         fps=config.clip.fps,
@@ -66,7 +66,7 @@ def measure(config: ConfigDict, clips: Batch, reference: Batch) -> tuple[Result,
     return tuple(out)
 
 
-def _real(config: ConfigDict) -> tuple[Batch, Batch]:
+def _real(config: Config) -> tuple[Batch, Batch]:
     """Two halves of the real test clips: what sets are compared with, and a set to compare."""
     source = open_source(config.data.name, "test", data_dir=build.data_dir(config))
     count = min(config.evaluate.num_real, len(source))

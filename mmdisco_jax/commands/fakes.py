@@ -11,16 +11,16 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mmdisco_jax import build
+from mmdisco_jax.build import Config
 from mmdisco_jax.inputs.clips import shard_path, write_shard
 
 VARIANT = "independent"
 
 
-def write_fakes(config: ConfigDict, workdir: Path) -> dict:
+def write_fakes(config: Config, workdir: Path) -> dict:
     """Writes `config.fakes.num_samples` latents under workdir/fakes; goes on where it stopped."""
     folder = workdir / "fakes"
     made_by = _made_by(config)
@@ -43,7 +43,7 @@ def write_fakes(config: ConfigDict, workdir: Path) -> dict:
     return {"directory": str(folder), "samples": total}
 
 
-def _made_by(config: ConfigDict) -> dict:
+def _made_by(config: Config) -> dict:
     digests = {
         m: hashlib.sha256(Path(config.weights[m]).read_bytes()).hexdigest() for m in config.bases
     }

@@ -4,10 +4,10 @@
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from data.bounce import physics
 from mmdisco_jax import build
+from mmdisco_jax.build import Config
 from mmdisco_jax.export.gallery import write_gallery
 from mmdisco_jax.export.gallery_page import GalleryClip, GalleryPage, GallerySeed, GalleryTable
 from mmdisco_jax.export.plots import write_film_strip, write_spectrogram
@@ -23,7 +23,7 @@ _DESCRIPTION = (
 _NO_CLASS = "none"
 
 
-def write_page(config: ConfigDict, workdir: Path, table: GalleryTable) -> Path:
+def write_page(config: Config, workdir: Path, table: GalleryTable) -> Path:
     """Writes workdir/index.html over the media that `sample` wrote; returns its path."""
     seeds: list[GallerySeed] = []
     clips = {v: read_all(workdir / v, config.sample.num_media) for v in build.variant_names(config)}
@@ -45,7 +45,7 @@ def write_page(config: ConfigDict, workdir: Path, table: GalleryTable) -> Path:
 
 
 def _clip(
-    config: ConfigDict,
+    config: Config,
     workdir: Path,
     variant: str,
     number: int,
@@ -91,7 +91,7 @@ def _bounce_marks(video: np.ndarray, audio: np.ndarray) -> dict:
     return marks
 
 
-def _peak_marks(config: ConfigDict, video: np.ndarray, audio: np.ndarray) -> dict:
+def _peak_marks(config: Config, video: np.ndarray, audio: np.ndarray) -> dict:
     """Peaks of optical flow and onsets of sound, as AV-Align takes them."""
     flow = av_align.flow_trajectory(video)
     end = float(config.clip.seconds)

@@ -9,17 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mmdisco_jax import build
+from mmdisco_jax.build import Config
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.convert import waveform_to_int16
 from mmdisco_jax.export.media import write_mp4, write_wav
 from mmdisco_jax.inputs.clips import read_shards, shard_path, write_shard
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: Config, workdir: Path) -> None:
     """Writes workdir/VARIANT/samples_*.npz (video uint8, audio int16), mp4 and wav files.
 
     Shards that exist are kept, so an interrupted run goes on; a workdir sampled with another
@@ -37,7 +37,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     print(f"samples of {', '.join(timing)} are in {workdir}")
 
 
-def _claim(workdir: Path, config: ConfigDict) -> None:
+def _claim(workdir: Path, config: Config) -> None:
     """Refuses a folder whose shards another config made."""
     mine = json.loads(config.to_json_best_effort())
     mine = {k: mine[k] for k in ("bases", "discriminator", "guidance", "weights", "sample")}
@@ -49,7 +49,7 @@ def _claim(workdir: Path, config: ConfigDict) -> None:
     write_bytes(note, json.dumps(mine, indent=1).encode())
 
 
-def _sample_variant(config: ConfigDict, folder: Path, variant: str, base_params: Any) -> dict:
+def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any) -> dict:
     """Fills `folder` with shards; returns seconds spent compiling and running."""
     settings = build.variant_settings(config, variant)
     size, total = settings.batch_size, settings.num_samples
@@ -80,7 +80,7 @@ def _sample_variant(config: ConfigDict, folder: Path, variant: str, base_params:
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
 
 
-def _write_media(config: ConfigDict, folder: Path) -> None:
+def _write_media(config: Config, folder: Path) -> None:
     """The first clips as mp4 with sound and as wav."""
     fps, rate = config.clip.fps, config.clip.sample_rate_hz
     number = 0

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 from scipy.spatial.distance import cdist
 
 from mmdisco_jax import build
 from mmdisco_jax.base_models.toy import ORDER, WORLDS, exact_bases, exact_log_ratio
+from mmdisco_jax.build import Config
 from mmdisco_jax.discriminator.toy import ToyDiscriminator, ToyDiscriminatorSpec
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.toy_figure import write_toy_figure
@@ -30,7 +30,7 @@ from mmdisco_jax.types import AV, LogRatioFn
 INDEPENDENT, EXACT, DATA = "independent", "exact log-ratio", "data"
 
 
-def run(config: ConfigDict, workdir: Path) -> dict:
+def run(config: Config, workdir: Path) -> dict:
     """Writes workdir/toy.png and toy.json, and returns what the latter holds.
 
     {"world, base": {column: {"value", "low", "high"}}}: energy distances to the true joint with
@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     return results
 
 
-def problems(config: ConfigDict) -> dict[str, Problem]:
+def problems(config: Config) -> dict[str, Problem]:
     """Every world with every base, by name."""
     out = {}
     for name in config.worlds:
@@ -80,7 +80,7 @@ def energy_distance(
     return {"value": value, "low": low, "high": high}
 
 
-def _columns(config: ConfigDict, stacked: Problem) -> dict[str, np.ndarray]:
+def _columns(config: Config, stacked: Problem) -> dict[str, np.ndarray]:
     """column -> pairs [problem, n, 2]; problems are stacked along the first axis."""
     schedules = build.schedules(config)
     spec = ToyDiscriminatorSpec(**config.discriminator)
@@ -115,7 +115,7 @@ def _columns(config: ConfigDict, stacked: Problem) -> dict[str, np.ndarray]:
 
 
 def _sampler(
-    config: ConfigDict, schedules: dict[str, Schedule]
+    config: Config, schedules: dict[str, Schedule]
 ) -> Callable[[Problem, LogRatioFn | None], AV]:
     """(problem, log-ratio, or None for independent sampling) -> pairs."""
     stepper = SAMPLERS.get(config.sampler.name)(**config.sampler.options)

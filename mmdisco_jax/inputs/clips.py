@@ -22,7 +22,7 @@ def write_shard(folder: Path, first: int, batch: Batch) -> None:
     partial = path.with_suffix(".partial")
     try:
         with open(partial, "wb") as file:
-            np.savez_compressed(file, **batch)
+            np.savez_compressed(file, allow_pickle=False, **batch)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)

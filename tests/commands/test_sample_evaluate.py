@@ -2,6 +2,7 @@
 """End to end, shrunk: prepare, sample, evaluate and look, with random weights."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from mmdisco_jax.training.weights import save_weights
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bounce")
-    config = bounce.get_config()
+    config: Any = bounce.get_config()
     config.data.dir = str(folder / "data")
     config.data.options.num_train, config.data.options.num_test = 1, 64
     for section in (*config.bases.values(), config.discriminator):
