@@ -24,7 +24,7 @@ demo: $(VENV)/run
 	$(PY) launch.py evaluate --config=configs/bounce_demo.py --workdir=runs/demo
 
 test: $(VENV)/dev
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/dev
 	$(PY) -m pytest -m slow
