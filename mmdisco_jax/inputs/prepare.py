@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
 from mmdisco_jax.inputs import DATASETS
 
@@ -49,6 +50,8 @@ def prepare(name: str, data_dir: str | os.PathLike[str], **options: Any) -> dict
         for leftover in target.parent.glob(f"incomplete.*_{target.name}"):
             shutil.rmtree(leftover)
         if not already:
+            # Beyond 1 GB TFDS would spill records to disk through TensorFlow, unshuffled ones too.
+            shuffle.MAX_MEM_BUFFER_SIZE = 1 << 40
             # TFDS makes a folder for downloads even where nothing is downloaded.
             with tempfile.TemporaryDirectory() as downloads:
                 builder.download_and_prepare(download_dir=downloads)
