@@ -58,11 +58,14 @@ def test_densities_and_log_ratio_are_the_mixture_s():
     points, t = _points(40)
     x = {m: jnp.asarray(points[:, i : i + 1], jnp.float32) for i, m in enumerate(ORDER)}
     log_q, log_p = _densities(points, t)
-    got_q = np.asarray(log_joint(x, t, MIXTURE, SCHEDULES)) - 2 * HALF_LOG_2PI
-    got_p = np.asarray(log_marginals(x, t, MIXTURE, SCHEDULES)) - HALF_LOG_2PI
+    level = jnp.asarray(t)
+    got_q, got_p = jax.jit(
+        lambda x: tuple(f(x, level, MIXTURE, SCHEDULES) for f in (log_joint, log_marginals))
+    )(x)
+    got_q, got_p = got_q - 2 * HALF_LOG_2PI, got_p - HALF_LOG_2PI
     np.testing.assert_allclose(got_q, log_q, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(got_p, log_p, rtol=1e-4, atol=1e-4)
-    ratio = exact_log_ratio(MIXTURE, MIXTURE, SCHEDULES)(x, jnp.asarray(t), None)
+    ratio = jax.jit(exact_log_ratio(MIXTURE, MIXTURE, SCHEDULES))(x, level, None)
     np.testing.assert_allclose(ratio, log_q - log_p.sum(1), rtol=1e-4, atol=3e-4)
 
 
@@ -70,7 +73,7 @@ def test_the_bases_predict_the_marginals_noise():
     """eps_m = -sigma d log p_m / d x_m, the derivative taken by differences of scipy's density."""
     points, t = _points(20)
     x = {m: jnp.asarray(points[:, i : i + 1], jnp.float32) for i, m in enumerate(ORDER)}
-    eps = exact_bases(MIXTURE, SCHEDULES)(x, jnp.asarray(t), None)
+    eps = jax.jit(exact_bases(MIXTURE, SCHEDULES))(x, jnp.asarray(t), None)
     step = 1e-5
     up, down = _densities(points + step, t)[1], _densities(points - step, t)[1]
     for i, m in enumerate(ORDER):
