@@ -23,6 +23,7 @@ _TEMPORARY = "*.orbax-checkpoint-tmp*"
 # Orbax touches these between the manifest and the rename; they hold times, no state.
 _NOT_LISTED = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _SHOWN = 12
+_ARGS: Any = ocp.args  # their generated constructors have no types
 
 
 class CheckpointError(RuntimeError):
@@ -93,10 +94,10 @@ class Checkpoints:
         Raises:
           CheckpointError: this or the previous checkpoint could not be written.
         """
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(named_leaves(state)),  # pyright: ignore[reportCallIssue]
-            data=ocp.args.JsonSave(data),  # pyright: ignore[reportCallIssue]
-            config=ocp.args.JsonSave(self._config),  # pyright: ignore[reportCallIssue]
+        items = _ARGS.Composite(
+            state=_ARGS.StandardSave(named_leaves(state)),
+            data=_ARGS.JsonSave(data),
+            config=_ARGS.JsonSave(self._config),
         )
         try:
             self._manager.save(step, args=items, force=True)
@@ -130,16 +131,16 @@ class Checkpoints:
             return None
         step = steps[-1] if which == "latest" else self._chosen(which, steps)
         self._require_whole(step, steps)
-        items = ocp.args.Composite(
-            config=ocp.args.JsonRestore(),
-            data=ocp.args.JsonRestore(),
+        items = _ARGS.Composite(
+            config=_ARGS.JsonRestore(),
+            data=_ARGS.JsonRestore(),
         )
         saved: Any = self._manager.restore(step, args=items)
         self._require_same_config(saved.config, free)
         wanted = named_leaves(abstract)
         self._require_same_structure(step, wanted)
-        args = ocp.args.StandardRestore(wanted)  # pyright: ignore[reportCallIssue]
-        restored: Any = self._manager.restore(step, args=ocp.args.Composite(state=args))
+        args = _ARGS.StandardRestore(wanted)
+        restored: Any = self._manager.restore(step, args=_ARGS.Composite(state=args))
         for later in steps[steps.index(step) + 1 :]:
             self._manager.delete(later)
         return from_named_leaves(abstract, restored.state), saved.data

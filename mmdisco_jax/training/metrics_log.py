@@ -6,6 +6,7 @@ over the window, and `loss_trace`, the loss of every single step. Lines beyond t
 resumes from are dropped, so the file never holds a step twice.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -28,13 +29,15 @@ class MetricsLog:
     def __init__(self, workdir: Path, step: int):
         self._writes = jax.process_index() == 0
         self._before = 0.0
+        self._open = contextlib.ExitStack()
         if self._writes:
             workdir.mkdir(parents=True, exist_ok=True)
             rows = [row for row in read_metrics(workdir) if row["step"] <= step]
             self._before = rows[-1]["seconds"] if rows else 0.0
             _rewrite(workdir / FILE, rows)
-            self._file = open(workdir / FILE, "a")  # noqa: SIM115 - closed by __exit__
             self._board = SummaryWriter(str(workdir), purge_step=step + 1)
+            self._file = self._open.enter_context(open(workdir / FILE, "a"))
+            self._open.callback(self._board.close)
         self._start = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -46,9 +49,7 @@ class MetricsLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._writes:
-            self._file.close()
-            self._board.close()
+        self._open.close()
 
     def write(self, step: int, window: list[dict[str, np.ndarray]]) -> None:
         """The metrics of the steps up to `step`, one dict each; on disk when this returns."""
