@@ -6,7 +6,6 @@ over the window, and `loss_trace`, the loss of every single step. Lines beyond t
 resumes from are dropped, so the file never holds a step twice.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -29,15 +28,13 @@ class MetricsLog:
     def __init__(self, workdir: Path, step: int):
         self._writes = jax.process_index() == 0
         self._before = 0.0
-        self._open = contextlib.ExitStack()
+        self._path = workdir / FILE
         if self._writes:
             workdir.mkdir(parents=True, exist_ok=True)
             rows = [row for row in read_metrics(workdir) if row["step"] <= step]
             self._before = rows[-1]["seconds"] if rows else 0.0
-            _rewrite(workdir / FILE, rows)
+            _rewrite(self._path, rows)
             self._board = SummaryWriter(str(workdir), purge_step=step + 1)
-            self._file = self._open.enter_context(open(workdir / FILE, "a"))
-            self._open.callback(self._board.close)
         self._start = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -49,7 +46,8 @@ class MetricsLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._open.close()
+        if self._writes:
+            self._board.close()
 
     def write(self, step: int, window: list[dict[str, np.ndarray]]) -> None:
         """The metrics of the steps up to `step`, one dict each; on disk when this returns."""
@@ -61,9 +59,10 @@ class MetricsLog:
         seconds = round(self._before + time.monotonic() - self._start, 3)
         losses = [float(metrics["loss"]) for metrics in window]
         row = {"step": step, "seconds": seconds, **means, "loss_trace": losses}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())  # a checkpoint must not outlive the lines before it
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint must not outlive the lines before it
 
 
 def read_metrics(workdir: Path) -> list[Row]:
