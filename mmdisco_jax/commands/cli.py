@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         mode, config, workdir = _parse(argv)
     except (KeyError, AttributeError) as error:  # ml_collections, of an override's path
-        _stop(f"unknown config key {error.args[0]}: --dry_run prints the keys there are.", 2)
+        key = str(error).strip("\"'")
+        _stop(f"unknown config key {key!r}: --dry_run prints the keys there are.", 2)
     except (flags.Error, *_USER_ERRORS, IndexError) as error:
         _stop(error, 2)
     if _DRY_RUN.value:
