@@ -2,6 +2,7 @@
 """Predictions: definitions, every cycle of conversions, and noising."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ SCHEDULE = linear()
 T = np.array([20, 300, 600, 850])
 
 
-def _truth() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+def _truth() -> tuple[dict[str, Any], Any, Any, Any]:
     """Every kind of a known signal and noise [4 3 2], and x_t, alpha, sigma."""
     x0, eps = np.random.default_rng(0).standard_normal((2, 4, 3, 2), dtype=np.float32)
     alpha, sigma = np.sqrt(SCHEDULE.abar[T]), np.sqrt(1 - SCHEDULE.abar[T])
@@ -51,7 +52,7 @@ def test_noise_is_added_by_each_modality_s_schedule():
     schedules = {"audio": linear(), "video": scaled_linear(1000, 0.00085, 0.012)}
     x0 = {"audio": np.ones((4, 5), np.float32), "video": np.full((4, 2, 3), 2, np.float32)}
     eps = jax.tree.map(np.asarray, draw_noise(jax.random.key(1), x0))
-    noisy = add_noise(x0, eps, T, schedules)
+    noisy = add_noise(x0, eps, jnp.asarray(T), schedules)
     for m, schedule in schedules.items():
         for i, t in enumerate(T):
             want = schedule.abar[t] ** 0.5 * x0[m][i] + (1 - schedule.abar[t]) ** 0.5 * eps[m][i]

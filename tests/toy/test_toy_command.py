@@ -17,9 +17,8 @@ def _shrunk():
     with config.unlocked():
         config.worlds = ("pairs",)
         config.losses = {"both": {"cross_entropy": 1.0, "denoising": 1.0}}
-        config.num_samples, config.num_reference, config.num_replicates = 500, 1000, 60
-        config.train.num_steps = 150
-        config.sampler.num_steps = 25
+    sizes = {"num_samples": 500, "num_reference": 1000, "num_replicates": 60}
+    config.update(sizes | {"train": {"num_steps": 150}, "sampler": {"num_steps": 25}})
     return config
 
 
