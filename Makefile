@@ -20,6 +20,7 @@ $(VENV)/dev: $(VENV)/run tests/requirements.txt
 
 demo: $(VENV)/run
 	$(PY) launch.py prepare --config=configs/bounce_demo.py --workdir=runs/demo
+	rm -rf $(addprefix runs/demo/,independent guided made_by.json)
 	$(PY) launch.py sample --config=configs/bounce_demo.py --workdir=runs/demo
 	$(PY) launch.py evaluate --config=configs/bounce_demo.py --workdir=runs/demo
 

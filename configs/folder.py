@@ -46,9 +46,6 @@ def get_config(argument: str = ".,discriminator") -> ml_collections.ConfigDict:
     config.bases.video.sample_shape = video
     config.bases.audio.sample_shape = audio
     config.bases.audio.patch = (4, MELS)
-    config.discriminator.towers.video.sample_shape = video
-    config.discriminator.towers.audio.sample_shape = audio
-    config.discriminator.towers.audio.patch = (4, MELS)
     for name in ("video", "audio", "discriminator"):
         config.weights[name] = f"runs/mine/{name}/weights.safetensors"
     config.evaluate.metrics = ("av_align", "proxy_frechet_video", "proxy_frechet_audio")

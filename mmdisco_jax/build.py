@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Config sections to objects: the only reader of a ConfigDict, and the product's wiring."""
 
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,7 +28,7 @@ from mmdisco_jax.samplers.sample import sample
 from mmdisco_jax.training.loop import LoopSpec
 from mmdisco_jax.training.optimizer import adam
 from mmdisco_jax.training.state import LossFn
-from mmdisco_jax.training.weights import load_weights
+from mmdisco_jax.training.weights import digest, load_weights, read_metadata
 from mmdisco_jax.types import AV, DenoiseFn, LogRatioFn
 
 # An ml_collections.ConfigDict: its attributes have no static types.
@@ -91,9 +93,17 @@ def discriminator(config: Config) -> tuple[nnx.GraphDef, Any]:
     return graphdef, jax.jit(lambda key: nnx.split(make(key))[1])
 
 
-def log_ratio_fn(config: Config, graphdef: nnx.GraphDef, params: Any) -> LogRatioFn:
-    """h of the discriminator with these parameters, in the form that the config asks for."""
+def pair_model(graphdef: nnx.GraphDef, params: Any, models: dict[str, Any]) -> Any:
+    """The discriminator as (x_t, t) -> logit, on the base models if it reads their features."""
     model = nnx.merge(graphdef, params)
+    return model.on_bases(models) if hasattr(model, "on_bases") else model
+
+
+def log_ratio_fn(
+    config: Config, graphdef: nnx.GraphDef, params: Any, models: dict[str, Any]
+) -> LogRatioFn:
+    """h of the discriminator with these parameters, in the form that the config asks for."""
+    model = pair_model(graphdef, params, models)
     return lambda x, t, cond: log_ratio(model(x, t, cond), config.guidance.log_ratio)
 
 
@@ -106,9 +116,13 @@ def bases(config: Config) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:
     return graphdefs, params
 
 
-def denoise_fn(graphdefs: dict[str, nnx.GraphDef], params: dict[str, Any]) -> DenoiseFn:
+def base_models(graphdefs: dict[str, nnx.GraphDef], params: dict[str, Any]) -> dict[str, Any]:
+    """Modules from what `bases` returns."""
+    return {m: nnx.merge(graphdefs[m], params[m]) for m in graphdefs}
+
+
+def denoise_fn(models: dict[str, Any]) -> DenoiseFn:
     """One eps model per modality, joined into a denoiser of the pair."""
-    models = {m: nnx.merge(graphdefs[m], params[m]) for m in graphdefs}
     return lambda x, t, cond: {m: models[m](x[m], t) for m in x}
 
 
@@ -120,20 +134,23 @@ def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
     spec = ObjectiveSpec(**train.objective.to_dict())
     levels = next(iter(noise.values())).num_timesteps
     sampler = TimeSampler(num_timesteps=levels, **train.time.to_dict())
-    # Cross-entropy alone on re-paired clips needs no base model.
-    base_graphs, base_params = bases(config) if spec.denoising_weight else ({}, {})
+    # Cross-entropy of the noisy pairs themselves needs no base model.
+    model = nnx.merge(graphdef, jax.eval_shape(init, jax.random.key(0)))
+    needs_bases = bool(spec.denoising_weight) or hasattr(model, "on_bases")
+    base_graphs, base_params = bases(config) if needs_bases else ({}, {})
     frozen = {"bases": base_params, "fakes": None}
     if spec.fakes != "repaired":
         frozen["fakes"] = fakes(config)
 
     def loss_fn(params, frozen, batch, key, step):
+        models = base_models(base_graphs, frozen["bases"])
         problem = Problem(
             schedules=noise,
             time_sampler=sampler,
-            denoise=denoise_fn(base_graphs, frozen["bases"]),
+            denoise=denoise_fn(models),
             residual=lambda h: residual(h, noise),
         )
-        model = nnx.merge(graphdef, params)
+        model = pair_model(graphdef, params, models)
         x0 = {m: code[m].encode(batch[m]) for m in code}
         return objective(model, x0, frozen["fakes"], key, step, problem, spec)
 
@@ -210,9 +227,10 @@ def sampler(config: Config, variant: str) -> Any:
     disc_graph = discriminator(config)[0] if guided else None
 
     def run(base_params: Any, disc_params: Any, indices: jax.Array, on_step: Any = None) -> AV:
-        denoise = denoise_fn(base_graphs, base_params)
+        models = base_models(base_graphs, base_params)
+        denoise = denoise_fn(models)
         if disc_graph is not None:
-            h = log_ratio_fn(config, disc_graph, disc_params)
+            h = log_ratio_fn(config, disc_graph, disc_params, models)
             if plan == Plan():
                 denoise = joint(denoise, h, noise, scales)
             else:
@@ -234,11 +252,11 @@ def sampler(config: Config, variant: str) -> Any:
 
 def variant_names(config: Config) -> list[str]:
     """The variants to sample, the unguided ones first."""
+    return sorted(config.sample.variants, key=lambda name: (is_guided(config, name), name))
 
-    def guided(name: str) -> bool:
-        return any(variant_settings(config, name).scales.values())
 
-    return sorted(config.sample.variants, key=lambda name: (guided(name), name))
+def is_guided(config: Config, variant: str) -> bool:
+    return any(variant_settings(config, variant).scales.values())
 
 
 def variant_settings(config: Config, variant: str) -> Config:
@@ -254,8 +272,28 @@ def variant_settings(config: Config, variant: str) -> Config:
 def discriminator_params(config: Config, variant: str) -> Any:
     """The discriminator's weights if the variant is guided, else None."""
     settings = variant_settings(config, variant)
-    if not any(settings.scales.values()):
+    if not is_guided(config, variant):
         return None
-    _, init = discriminator(config)
+    graphdef, init = discriminator(config)
     path = settings.discriminator_weights or config.weights.discriminator
-    return load_weights(path, jax.eval_shape(init, jax.random.key(0)))
+    params = load_weights(path, jax.eval_shape(init, jax.random.key(0)))
+    if hasattr(nnx.merge(graphdef, params), "on_bases"):
+        _check_bases(path, base_digests(config.weights, config.bases))
+    return params
+
+
+def base_digests(weights: Mapping[str, str], modalities: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the base models' weight files: a discriminator on their features needs these."""
+    return {m: digest(weights[m]) for m in modalities if Path(weights[m]).is_file()}
+
+
+def _check_bases(path: str, found: dict[str, str]) -> None:
+    """ValueError if the discriminator's file names other base weights than the config's."""
+    wanted = json.loads(read_metadata(path).get("bases", "{}"))
+    for m, digest_of in wanted.items():
+        if found.get(m) != digest_of:
+            raise ValueError(
+                f"{path} reads features of a {m} model with SHA-256 {digest_of[:12]}, but the "
+                f"config's weights.{m} is {found.get(m, 'missing')[:12]}: give the weights it was "
+                "trained on, or train the discriminator again."
+            )

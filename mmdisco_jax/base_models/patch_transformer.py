@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 from mmdisco_jax.nn.patches import check_patch, num_tokens, patchify, unpatchify
-from mmdisco_jax.nn.transformer import ZERO, Block, GatedMLP, NoiseLevel, layer_norm
+from mmdisco_jax.nn.transformer import ZERO, GatedMLP, NoiseLevel, Stack, layer_norm
 from mmdisco_jax.process.predictions import convert
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import Array
@@ -121,19 +121,21 @@ class PatchTransformer(nnx.Module):
         self.modulate = NoiseLevel(spec.width, 6, rngs=rngs)
         shape = (spec.num_frames, spec.width)
         self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
-        self.blocks = nnx.List(
-            [Block(spec.width, spec.num_heads, spec.taps, rngs=rngs) for _ in range(spec.depth)]
-        )
+        self.trunk = Stack(spec.depth, spec.width, spec.num_heads, spec.taps, rngs=rngs)
+
+    def features(self, x_t: Array, t: Array) -> Array:
+        """What the trunk knows of each frame of the signal in x_t: [b num_frames width]."""
+        return self._trunk(x_t, t)[0]
 
     def predict_x0(self, x_t: Array, t: Array) -> Array:
         """The signal that the network sees in x_t."""
-        modulation = self.modulate(t)
-        h, skip = self.codec.encode(patchify(x_t, self.spec.patch), t)
-        h = h + self.position[...]
-        for block in self.blocks:
-            h = block(h, modulation)
-        patches = self.codec.decode(h, skip, t)
+        patches = self.codec.decode(*self._trunk(x_t, t), t)
         return unpatchify(patches, self.spec.sample_shape, self.spec.patch)
+
+    def _trunk(self, x_t: Array, t: Array) -> tuple[Array, Array]:
+        """Frame tokens after the transformer, and the codec's skip."""
+        h, skip = self.codec.encode(patchify(x_t, self.spec.patch), t)
+        return self.trunk(h + self.position[...], self.modulate(t)), skip
 
     def __call__(self, x_t: Array, t: Array, cond=None) -> Array:
         del cond  # unconditional

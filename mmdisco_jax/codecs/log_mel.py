@@ -37,7 +37,7 @@ class LogMel:
     high: float
     mean: float = 0.0
     scale: float = 1.0
-    griffin_lim_steps: int = 64
+    griffin_lim_steps: int = 32
 
     def __post_init__(self):
         if not self.low < self.high:

@@ -47,11 +47,12 @@ def _default(config: Config) -> dict[str, float]:
     t = jnp.full((batch,), 300, jnp.int32)
 
     def plain(x: Any) -> Any:
-        return build.denoise_fn(graphs, params)(x, t, None)
+        return build.denoise_fn(build.base_models(graphs, params))(x, t, None)
 
     def guided(x: Any) -> Any:
-        h = build.log_ratio_fn(config, graph, disc)
-        return joint(build.denoise_fn(graphs, params), h, noise, scales)(x, t, None)
+        models = build.base_models(graphs, params)
+        h = build.log_ratio_fn(config, graph, disc, models)
+        return joint(build.denoise_fn(models), h, noise, scales)(x, t, None)
 
     return _ratio({"unguided": plain, "guided": guided}, x, config.bench.repeats)
 

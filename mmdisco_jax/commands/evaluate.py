@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
+from mmdisco_jax.commands.compile_clock import timing_note
 from mmdisco_jax.commands.gallery import write_page
+from mmdisco_jax.commands.levels import write_levels
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.gallery_page import GalleryTable
 from mmdisco_jax.inputs.clips import read_all
@@ -30,7 +32,8 @@ def run(config: Config, workdir: Path) -> None:
     Every row is a set of clips, every column a measure with its 95 % bootstrap interval. A score of
     agreement is followed by its control: the same clips with their sounds re-paired.
     """
-    sets = {name: read_all(workdir / name) for name in build.variant_names(config)}
+    folders = [workdir, *map(Path, config.evaluate.pool)]
+    sets = {name: _pooled(folders, name) for name in build.variant_names(config)}
     reference, held_out = _real(config)
     results = {}
     for name, clips in tqdm({REAL: held_out, **sets}.items(), unit="set", leave=False):
@@ -38,16 +41,25 @@ def run(config: Config, workdir: Path) -> None:
     protocol = {"config": json.loads(config.to_json_best_effort())}
     rows = {name: [r.to_json() for r in row] for name, row in results.items()}
     write_bytes(workdir / "metrics.json", json.dumps({**protocol, "rows": rows}, indent=1).encode())
-    write_bytes(workdir / "metrics.md", markdown(results).encode())
+    note = timing_note(workdir)
+    write_bytes(workdir / "metrics.md", f"{markdown(results)}\n{note}\n".encode())
     header, body = _cells(results)
     table = GalleryTable(
-        caption="Measures with 95 % intervals",
+        caption=f"Measures with 95 % intervals. {note}".strip(),
         header=tuple(header),
         rows=tuple(tuple(row) for row in body),
     )
     page = write_page(config, workdir, table)
-    Console(width=max(100, 28 * len(results) + 30)).print(terminal(results))
+    Console(width=max(100, 28 * len(results) + 30)).print(terminal(results, note))
+    if config.evaluate.levels and any(build.is_guided(config, name) for name in sets):
+        write_levels(config, workdir)
     print(f"look and listen: open {page} in a browser")
+
+
+def _pooled(folders: list[Path], variant: str) -> Batch:
+    """One variant's clips of several workdirs, such as other sampling seeds, one after another."""
+    sets = [read_all(folder / variant) for folder in folders]
+    return {key: np.concatenate([clips[key] for clips in sets]) for key in ("video", "audio")}
 
 
 def measure(config: Config, clips: Batch, reference: Batch) -> tuple[Result, ...]:
@@ -87,9 +99,9 @@ def _cells(results: dict[str, tuple[Result, ...]]) -> tuple[list[str], list[list
     return header, [[key, *(cells.get(n, "") for n in results)] for key, cells in table.items()]
 
 
-def terminal(results: dict[str, tuple[Result, ...]]) -> Table:
+def terminal(results: dict[str, tuple[Result, ...]], note: str = "") -> Table:
     header, rows = _cells(results)
-    table = Table(title="value [95 % interval]")
+    table = Table(title="value [95 % interval]", caption=note)
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:

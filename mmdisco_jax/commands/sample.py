@@ -13,10 +13,12 @@ from tqdm import tqdm
 
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
+from mmdisco_jax.commands.compile_clock import CompileClock
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.convert import waveform_to_int16
 from mmdisco_jax.export.media import write_mp4, write_wav
 from mmdisco_jax.inputs.clips import read_shards, shard_path, write_shard
+from mmdisco_jax.types import AV
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -67,17 +69,35 @@ def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any
 
         start = time.perf_counter()
         indices = jnp.arange(size)
-        compiled = run_sampler.lower(base_params, disc_params, indices, on_step=on_step).compile()
-        spent = {"compile_seconds": time.perf_counter() - start}
+        lowered = run_sampler.lower(base_params, disc_params, indices, on_step=on_step)
+        with CompileClock() as clock:
+            compiled = lowered.compile()
+        spent = {
+            "compile_seconds": time.perf_counter() - start,
+            "compile_seconds_saved": clock.saved,
+        }
         start = time.perf_counter()
         for first in missing:
             latents = jax.device_get(compiled(base_params, disc_params, first + indices))
+            _require_finite(latents, variant, first)
             clips = {
                 "video": codecs["video"].decode(latents["video"]),
                 "audio": waveform_to_int16(codecs["audio"].decode(latents["audio"])),
             }
             write_shard(folder, first, {m: x[: total - first] for m, x in clips.items()})
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
+
+
+def _require_finite(latents: AV, variant: str, first: int) -> None:
+    """ValueError that names the first sample with a number that is not finite."""
+    for m, x in latents.items():
+        bad = np.flatnonzero(~np.isfinite(x).all(axis=tuple(range(1, x.ndim))))
+        if len(bad):
+            raise ValueError(
+                f"the {m} of sample {first + bad[0]} of variant {variant!r} is not finite, and no "
+                "file was written for its batch: lower its scales, set samplers.*.clip, or check "
+                "the weights."
+            )
 
 
 def _write_media(config: Config, folder: Path) -> None:

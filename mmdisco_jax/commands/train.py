@@ -133,7 +133,10 @@ def _finish(state: TrainState, config: dict[str, Any], mesh: Mesh, workdir: Path
         "step": str(int(state.step)),
         "commit": _commit(),
     }
-    save_weights(workdir / "weights.safetensors", ema, metadata)
+    if config["train"]["target"] not in config["bases"]:
+        metadata["bases"] = json.dumps(build.base_digests(config["weights"], config["bases"]))
+    dtype = config["train"]["weights_dtype"]
+    save_weights(workdir / "weights.safetensors", ema, metadata, dtype=dtype)
     write_bytes(workdir / "config.json", text.encode())
     write_report(workdir / "report.png", read_metrics(workdir), title=config["train"]["target"])
 

@@ -7,6 +7,7 @@ DISCRIMINATORS = Registry(
     "discriminator",
     {
         "aligned": "mmdisco_jax.discriminator.aligned:build",
+        "aligned_on_bases": "mmdisco_jax.discriminator.aligned:build_on_bases",
         "official": "mmdisco_jax.discriminator.official_pair:build",
     },
 )

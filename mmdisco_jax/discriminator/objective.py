@@ -27,7 +27,9 @@ class ObjectiveSpec:
 
     fakes: "repaired" (real sound with another clip's picture), "generated" (both by the base
     models, independently) or "both". ce_weight, denoising_weight: of the two losses.
-    denoising_samples: real pairs per batch in the denoising term. level_warmup_steps: the noise
+    denoising_samples: real pairs per batch in the denoising term, which joins at the step
+    `denoising_from`: a gradient has little to say before the logit knows anything, and this term is
+    the dear one. level_warmup_steps: the noise
     levels grow from `level_start` of their range to all of it over so many steps, so that D first
     learns where sound and picture are clear.
     """
@@ -38,6 +40,7 @@ class ObjectiveSpec:
     ce_weight: float
     denoising_weight: float
     denoising_samples: int
+    denoising_from: int
     level_start: float
     level_warmup_steps: int
 
@@ -99,7 +102,14 @@ def objective(
         stride = batch // spec.denoising_samples
         some = {m: x_t[m][::stride] for m in x_t}
         some_eps = {m: eps[m][::stride] for m in eps}
-        gain, more = _denoising(model, some, some_eps, t[::stride], problem)
+
+        def term() -> tuple[Array, dict[str, Array]]:
+            return _denoising(model, some, some_eps, t[::stride], problem)
+
+        def none_yet() -> tuple[Array, dict[str, Array]]:
+            return jax.tree.map(jnp.zeros_like, jax.eval_shape(term))
+
+        gain, more = jax.lax.cond(step >= spec.denoising_from, term, none_yet)
         loss += spec.denoising_weight * gain
         metrics |= more
     return loss, metrics

@@ -86,8 +86,10 @@ class Local(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """x [b n d] -> [b n d]; zeros beyond the ends."""
         taps, n = self.kernel[...].shape[0], x.shape[1]
-        h = jnp.pad(layer_norm(x), ((0, 0), (taps // 2, taps // 2), (0, 0)))
-        return x + sum(self.kernel[...][k] * h[:, k : k + n] for k in range(taps))
+        # A banded matrix per feature: few tokens make it the fastest form on every backend.
+        shifts = jnp.stack([jnp.eye(n, k=k - taps // 2) for k in range(taps)])
+        band = jnp.einsum("kmn,kd->mnd", shifts, self.kernel[...])
+        return x + jnp.einsum("bnd,mnd->bmd", layer_norm(x), band)
 
 
 class Block(nnx.Module):
@@ -111,3 +113,31 @@ class Block(nnx.Module):
         scale, shift, gate = jnp.split(modulation[:, :3] + self.table[...], 3, axis=1)
         x = x + (1 + gate) * self.attention(layer_norm(x) * (1 + scale) + shift)
         return self.mlp(x, modulation[:, 3:])
+
+
+class Stack(nnx.Module):
+    """`depth` blocks one after the other, their parameters stacked along the first axis.
+
+    Scanned, not unrolled: XLA compiles one block, several times faster, and on a CPU the unrolled
+    backward pass runs at half the speed because the residual stream is computed again and again.
+    """
+
+    def __init__(self, depth: int, width: int, num_heads: int, taps: int = 0, *, rngs: nnx.Rngs):
+        if depth < 1:
+            raise ValueError(f"a stack needs at least one block, got depth {depth}.")
+
+        @nnx.split_rngs(splits=depth)
+        @nnx.vmap
+        def make(rngs: nnx.Rngs) -> Block:
+            return Block(width, num_heads, taps, rngs=rngs)
+
+        self.blocks = make(rngs)
+
+    def __call__(self, x: Array, modulation: Array) -> Array:
+        """x [b n d], modulation [b 6 d] -> [b n d]."""
+        graphdef, params = nnx.split(self.blocks)
+
+        def apply(h: Array, block: nnx.State) -> tuple[Array, None]:
+            return nnx.merge(graphdef, block)(h, modulation), None
+
+        return jax.lax.scan(apply, x, params)[0]

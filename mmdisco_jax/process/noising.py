@@ -2,6 +2,7 @@
 """Adding noise for training: which levels, and the noisy pair."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ def draw_noise(key: Array, x0: AV) -> AV:
     return {m: jax.random.normal(k, x0[m].shape) for k, m in zip(keys, sorted(x0), strict=True)}
 
 
-def add_noise(x0: AV, eps: AV, t: Array, schedules: dict[str, Schedule]) -> AV:
+def add_noise(x0: AV, eps: AV, t: Array, schedules: Mapping[str, Schedule]) -> AV:
     """x_t = alpha(t) x_0 + sigma(t) eps, each modality by its own schedule; t is [b]."""
     return {m: noisy(x0[m], eps[m], t, schedules[m]) for m in x0}
 

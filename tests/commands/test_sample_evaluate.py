@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """End to end, shrunk: prepare, sample, evaluate and look, with random weights."""
 
+import errno
 import json
+import os
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from mmdisco_jax import build
 from mmdisco_jax.commands import evaluate, prepare, sample
 from mmdisco_jax.inputs.clips import read_all
 from mmdisco_jax.training.weights import save_weights
+from tests.randoms import random_params
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +27,19 @@ def config(tmp_path_factory):
     for section in (*config.bases.values(), config.discriminator):
         section.width, section.num_heads = 32, 2
     config.bases.video.depth = config.bases.audio.depth = 1
+    config.discriminator.in_features = {"audio": 32, "video": 32}
     config.discriminator.tower_depth = config.discriminator.fusion_depth = 1
     config.sample.num_samples, config.sample.batch_size, config.sample.num_steps = 3, 2, 3
     config.sample.num_media = 1
     config.evaluate.replicates = 20
+    config.evaluate.levels, config.evaluate.level_pairs = (100, 400), 32
     config.evaluate.metrics = ("bounce", "proxy_frechet_video", "proxy_frechet_audio")
     inits = {m: build.base_model(config, m)[1] for m in config.bases}
     inits["discriminator"] = build.discriminator(config)[1]
     for i, (name, init) in enumerate(inits.items()):
-        # The last layers start at zero: move them, so that guidance has something to say.
-        params = init(jax.random.key(i))
-        key = jax.random.key(10 + i)
-        noisy = jax.tree.map(lambda p, k=key: p + 0.05 * jax.random.normal(k, p.shape), params)
+        params = random_params(jax.eval_shape(init, jax.random.key(0)), i)
         config.weights[name] = str(folder / f"{name}.safetensors")
-        save_weights(config.weights[name], noisy, {})
+        save_weights(config.weights[name], params, {})
     prepare.run(config, folder)
     return config
 
@@ -94,7 +96,49 @@ def test_evaluate_measures_every_set_and_writes_the_page(config, sampled):
     assert real["f1_half_frame_repaired"]["value"] < 0.6
     page = (sampled / "index.html").read_text()
     assert "guided/00000.mp4" in page
-    assert "f1_half_frame" in (sampled / "metrics.md").read_text()
+    table = (sampled / "metrics.md").read_text()
+    assert "f1_half_frame" in table
+    assert "the compilation cache saved" in table
+    levels = json.loads((sampled / "levels.json").read_text())
+    assert [row["t"] for row in levels] == [100, 400]
+    assert all(np.isfinite(list(row.values())).all() for row in levels)
+
+
+def test_other_sampling_seeds_are_pooled(config, sampled):
+    other = config.copy_and_resolve_references()
+    folders = [sampled, sampled]
+    pooled = evaluate._pooled(folders, "guided")
+    assert len(pooled["video"]) == len(pooled["audio"]) == 2 * other.sample.num_samples
+
+
+def test_a_discriminator_on_other_bases_is_refused(config, tmp_path):
+    other = config.copy_and_resolve_references()
+    _, init = build.discriminator(config)
+    params = random_params(jax.eval_shape(init, jax.random.key(0)))
+    path = tmp_path / "discriminator.safetensors"
+    save_weights(path, params, {"bases": json.dumps({"video": "0" * 64})})
+    other.sample.discriminator_weights = str(path)
+    with pytest.raises(ValueError, match="features of a video model with SHA-256 000000000000"):
+        build.discriminator_params(other, "guided")
+
+
+def test_a_full_disk_or_a_nan_leaves_no_shard(config, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", full)
+        with pytest.raises(OSError, match=r"No space left on device\. Free space and run again"):
+            sample.run(config, tmp_path / "full")
+    assert not list((tmp_path / "full").glob("*/*"))
+    broken = config.copy_and_resolve_references()
+    broken.weights.audio = str(tmp_path / "nan.safetensors")
+    _, init = build.base_model(config, "audio")
+    params = random_params(jax.eval_shape(init, jax.random.key(0)))
+    save_weights(broken.weights.audio, jax.tree.map(lambda p: p * np.nan, params), {})
+    with pytest.raises(ValueError, match="audio of sample 0 of variant 'independent' is not fin"):
+        sample.run(broken, tmp_path / "nan")
+    assert not list((tmp_path / "nan").glob("*/*"))
 
 
 def test_a_damaged_shard_is_named(config, sampled, tmp_path):

@@ -21,7 +21,8 @@ def test_golden_file(path: Path):
 
 
 def _write(path: Path, meta: object, **arrays: np.ndarray) -> str:
-    np.savez(path, meta=np.array(meta if isinstance(meta, str) else json.dumps(meta)), **arrays)
+    text = meta if isinstance(meta, str) else json.dumps(meta)
+    np.savez(path, allow_pickle=False, meta=np.array(text), **arrays)
     return str(path)
 
 
