@@ -86,7 +86,7 @@ def _sample() -> dict:
         # Each variant overrides the settings above; all start from the same noise.
         "variants": {
             "independent": {},
-            "guided": {"scales": {"audio": 6.0, "video": 6.0}},
+            "guided": {"scales": {"audio": 3.0, "video": 3.0}},
         },
     }
 

@@ -4,6 +4,15 @@ r"""One factor of sampling changed at a time, from the default of configs/bounce
     python launch.py sample   --config=configs/bounce_ablations.py --workdir=runs/ablations
     python launch.py evaluate --config=configs/bounce_ablations.py --workdir=runs/ablations
 
+The main table: four sampling seeds, two training seeds of the discriminator (the second trained
+with --config.seed=1 in runs/bounce/discriminator_1):
+
+    for s in 0 1 2 3; do python launch.py sample --config=configs/bounce_ablations.py:seeds \
+        --workdir=runs/seeds/$s --config.sample.seed=$s --config.sample.num_samples=128; done
+    python launch.py evaluate --config=configs/bounce_ablations.py:seeds --workdir=runs/seeds/0 \
+        --config.sample.num_samples=128 \
+        --config.evaluate.pool="('runs/seeds/1','runs/seeds/2','runs/seeds/3')"
+
 Factors of training (losses, fakes, fusion) need a discriminator each:
 
     python launch.py train --config=configs/bounce.py:discriminator --workdir=runs/ce_only \
@@ -27,7 +36,7 @@ def _scales(audio: float, video: float) -> dict:
 
 
 def get_config(variants: str = "all") -> ml_collections.ConfigDict:
-    """variants: "all", or "default" for guided samples alone."""
+    """variants: "all"; "default" for guided samples alone; "seeds" for two training seeds."""
     config: Any = bounce.get_config()
     default = config.sample.variants.guided.scales.to_dict()
     chosen: dict[str, Any] = {"guided": {"scales": default}}
@@ -42,8 +51,12 @@ def get_config(variants: str = "all") -> ml_collections.ConfigDict:
             "interval_200_650": {"scales": default, "plan": {"interval": (200, 650)}},
             "every_2nd_step": {"scales": default, "plan": {"every": 2}},
         }
+    elif variants == "seeds":
+        second = "runs/bounce/discriminator_1/weights.safetensors"
+        chosen |= {"independent": {}, "guided_1": chosen["guided"]}
+        chosen["guided_1"] = chosen["guided_1"] | {"discriminator_weights": second}
     elif variants != "default":
-        raise ValueError(f"unknown variants {variants!r}: choose all or default.")
+        raise ValueError(f"unknown variants {variants!r}: choose all, default or seeds.")
     with config.unlocked():
         config.sample.variants = chosen
     config.sample.num_samples, config.sample.batch_size = 256, 64

@@ -16,8 +16,8 @@ from mmdisco_jax.codecs import CODECS
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
+from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
-from mmdisco_jax.inputs.clips import read_all
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import Schedule

@@ -2,7 +2,6 @@
 """Where arrays are placed, and that placing them elsewhere changes no number."""
 
 import json
-import socket
 from pathlib import Path
 
 import jax
@@ -124,14 +123,8 @@ def test_eight_devices_train_as_one(tmp_path, alone):
     assert "[12] rows per process cannot be shared by 8" in (tmp_path / "error").read_text()
 
 
-def free_address() -> str:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return f"localhost:{free.getsockname()[1]}"
-
-
 def test_two_processes_train_as_one_and_one_process_can_go_on(tmp_path, alone):
-    address, mesh = free_address(), {"data": 2, "fsdp": 1}
+    address, mesh = processes.free_address(), {"data": 2, "fsdp": 1}
     pair = [processes.start(toy.run_on_mesh, tmp_path, mesh, address, 2, i) for i in range(2)]
     assert [processes.finish(process) for process in pair] == [0, 0]
     assert_agree(tmp_path, alone)
@@ -142,7 +135,7 @@ def test_two_processes_train_as_one_and_one_process_can_go_on(tmp_path, alone):
 
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path, alone):
-    address = free_address()
+    address = processes.free_address()
     pair = [processes.start(toy.run_until_told, tmp_path, address, i) for i in range(2)]
     assert [processes.finish(process) for process in pair] == [3, 3]
     stopped = read_metrics(tmp_path)[-1]["step"]

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -16,8 +17,8 @@ from mmdisco_jax.commands.compile_clock import timing_note
 from mmdisco_jax.commands.gallery import write_page
 from mmdisco_jax.commands.levels import write_levels
 from mmdisco_jax.export.atomic import write_bytes
+from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.gallery_page import GalleryTable
-from mmdisco_jax.inputs.clips import read_all
 from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.metrics import METRICS
 from mmdisco_jax.metrics.api import Batch, Context, Result
@@ -32,6 +33,8 @@ def run(config: Config, workdir: Path) -> None:
     Every row is a set of clips, every column a measure with its 95 % bootstrap interval. A score of
     agreement is followed by its control: the same clips with their sounds re-paired.
     """
+    if jax.process_index():
+        return  # measuring is one process's work
     folders = [workdir, *map(Path, config.evaluate.pool)]
     sets = {name: _pooled(folders, name) for name in build.variant_names(config)}
     reference, held_out = _real(config)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
-from mmdisco_jax.inputs.clips import shard_path, write_shard
+from mmdisco_jax.export.clips import shard_path, write_shard
 
 VARIANT = "independent"
 

@@ -8,10 +8,10 @@ import numpy as np
 from data.bounce import physics
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
+from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.gallery import write_gallery
 from mmdisco_jax.export.gallery_page import GalleryClip, GalleryPage, GallerySeed, GalleryTable
 from mmdisco_jax.export.plots import write_film_strip, write_spectrogram
-from mmdisco_jax.inputs.clips import read_all
 from mmdisco_jax.metrics import av_align, bounce
 from mmdisco_jax.metrics.matching import match
 

@@ -13,6 +13,7 @@ from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.discriminator.levels import measure_levels
 from mmdisco_jax.export.atomic import write_bytes
+from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.inputs.sources import open_source
 
 _BATCH = 32
@@ -50,12 +51,13 @@ def _measure(config: Config) -> list[dict[str, float]]:
             f"no more than the {len(source)} test clips: change it, or set evaluate.levels=()."
         )
     clips = [source[i] for i in range(_count(config))]
-    codecs = build.codecs(config)
+    codecs, schedules = build.codecs(config), build.schedules(config)
     x0 = {m: jax.jit(codecs[m].encode)(np.stack([c[m] for c in clips])) for m in codecs}
     return measure_levels(
         logit,
         build.denoise_fn(models),
-        build.schedules(config),
+        lambda h: residual(h, schedules),
+        schedules,
         x0,
         config.evaluate.levels,
         seed=config.evaluate.seed,

@@ -9,15 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
 from tqdm import tqdm
 
-from mmdisco_jax import build
+from mmdisco_jax import build, parallel
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.compile_clock import CompileClock
 from mmdisco_jax.export.atomic import write_bytes
+from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
 from mmdisco_jax.export.convert import waveform_to_int16
 from mmdisco_jax.export.media import write_mp4, write_wav
-from mmdisco_jax.inputs.clips import read_shards, shard_path, write_shard
 from mmdisco_jax.types import AV
 
 
@@ -25,7 +27,8 @@ def run(config: Config, workdir: Path) -> None:
     """Writes workdir/VARIANT/samples_*.npz (video uint8, audio int16), mp4 and wav files.
 
     Shards that exist are kept, so an interrupted run goes on; a workdir sampled with another
-    config is refused. `timing.json` tells what compiling and each step cost.
+    config is refused. `timing.json` tells what compiling and each step cost. A batch is cut over
+    the devices of its process, and processes share the batches among them, in a common workdir.
     """
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=1, sort_keys=True)
     _claim(workdir, config)
@@ -33,6 +36,11 @@ def run(config: Config, workdir: Path) -> None:
     timing = {}
     for variant in build.variant_names(config):
         timing[variant] = _sample_variant(config, workdir / variant, variant, base_params)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("all samples are written")
+    if jax.process_index():
+        return
+    for variant in timing:
         _write_media(config, workdir / variant)
     write_bytes(workdir / "config.json", text.encode())
     write_bytes(workdir / "timing.json", json.dumps(timing, indent=1).encode())
@@ -55,12 +63,14 @@ def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any
     """Fills `folder` with shards; returns seconds spent compiling and running."""
     settings = build.variant_settings(config, variant)
     size, total = settings.batch_size, settings.num_samples
-    missing = [first for first in range(0, total, size) if not shard_path(folder, first).exists()]
+    mine = range(jax.process_index() * size, total, jax.process_count() * size)
+    missing = [first for first in mine if not shard_path(folder, first).exists()]
     if not missing:
         return {}
     codecs = build.codecs(config)
     run_sampler, num_steps = build.sampler(config, variant)
     disc_params = build.discriminator_params(config, variant)
+    base_params, disc_params, indices = _placed(base_params, disc_params, size)
     with tqdm(total=len(missing) * num_steps, desc=variant, unit="step", mininterval=0.5) as bar:
 
         def on_step(step: Any) -> None:
@@ -68,7 +78,6 @@ def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any
             bar.update()
 
         start = time.perf_counter()
-        indices = jnp.arange(size)
         lowered = run_sampler.lower(base_params, disc_params, indices, on_step=on_step)
         with CompileClock() as clock:
             compiled = lowered.compile()
@@ -86,6 +95,16 @@ def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any
             }
             write_shard(folder, first, {m: x[: total - first] for m, x in clips.items()})
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
+
+
+def _placed(base_params: Any, disc_params: Any, size: int) -> tuple[Any, Any, jax.Array]:
+    """Weights on every device of this process, and the indices of a batch cut over them."""
+    devices = jax.local_devices()
+    mesh = parallel.make_mesh({"data": -1, "fsdp": 1}, devices=devices)
+    whole = parallel.replicated(mesh)
+    cut = NamedSharding(mesh, parallel.BATCH) if size % len(devices) == 0 else whole
+    weights = jax.device_put((base_params, disc_params), whole)
+    return *weights, jax.device_put(jnp.arange(size), cut)
 
 
 def _require_finite(latents: AV, variant: str, first: int) -> None:

@@ -7,14 +7,14 @@ would lower it most. At a best scale of 1 the gradient has the right length; far
 long, and a scale that looks modest overshoots.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mmdisco_jax.discriminator.losses import cross_entropy
-from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.process.noising import add_noise, draw_noise
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, DenoiseFn, LogRatioFn
@@ -25,6 +25,7 @@ Sums = dict[str, Array]
 def measure_levels(
     logit: LogRatioFn,
     denoise: DenoiseFn,
+    residual: Callable[[LogRatioFn], Callable[[AV, Array, Any], AV]],
     schedules: Mapping[str, Schedule],
     x0: AV,
     levels: Sequence[int],
@@ -33,6 +34,8 @@ def measure_levels(
     batch_size: int,
 ) -> list[dict[str, float]]:
     """A row per noise level t, over clean real pairs x0 {m: [n ...]}.
+
+    residual: how h becomes r, as `guidance.joint.residual` does.
 
     Columns: t; ce and accuracy against the same pairs with their sounds rotated by one; and per
     modality gain_m, the change of |eps_hat - eps|^2 summed over elements that r makes (negative is
@@ -44,7 +47,8 @@ def measure_levels(
     count = next(iter(x0.values())).shape[0]
     if batch_size < 2 or count % batch_size:
         raise ValueError(f"batches of {batch_size} must divide {count} pairs and hold two or more.")
-    batch_sums = jax.jit(lambda x, t, key: _sums(logit, denoise, schedules, x, t, key))
+    r = residual(logit)
+    batch_sums = jax.jit(lambda x, t, key: _sums(logit, denoise, r, schedules, x, t, key))
     rows = []
     for number, t in enumerate(levels):
         level_key = jax.random.fold_in(jax.random.key(seed), number)
@@ -69,6 +73,7 @@ def _row(sums: dict[str, float], count: int, batches: int, modalities: list[str]
 def _sums(
     logit: LogRatioFn,
     denoise: DenoiseFn,
+    residual: Callable[[AV, Array, Any], AV],
     schedules: Mapping[str, Schedule],
     x0: AV,
     t: Array,
@@ -80,7 +85,7 @@ def _sums(
     real = logit(x_t, level, None)
     fake = logit({**x_t, "audio": jnp.roll(x_t["audio"], 1, axis=0)}, level, None)
     sums = {"ce": cross_entropy(real, fake), "right": (real > 0).sum() + (fake < 0).sum()}
-    base, r = denoise(x_t, level, None), residual(logit, schedules)(x_t, level, None)
+    base, r = denoise(x_t, level, None), residual(x_t, level, None)
     for m in x0:
         missing = eps[m] - base[m]
         sums[f"missing_{m}"] = jnp.square(missing).sum()

@@ -8,6 +8,7 @@ import pytest
 
 from mmdisco_jax.base_models.toy import ORDER, Mixture, exact_bases, exact_log_ratio
 from mmdisco_jax.discriminator.levels import measure_levels
+from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.process.schedules import linear
 
 SCHEDULES = {m: linear() for m in ORDER}
@@ -22,6 +23,7 @@ def _rows(length: float, **change):
     return measure_levels(
         lambda x, t, cond: length * exact(x, t, cond),
         exact_bases(world, SCHEDULES),
+        lambda h: residual(h, SCHEDULES),
         SCHEDULES,
         world.sample(jax.random.key(0), COUNT),
         (T,),

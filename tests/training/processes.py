@@ -4,6 +4,7 @@
 import contextlib
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -55,6 +56,13 @@ def start(
         else:
             os.environ["PYTHONPATH"] = before
     return process
+
+
+def free_address() -> str:
+    """For a coordinator of several processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
 
 
 def finish(process: BaseProcess, timeout: float = 120) -> int:

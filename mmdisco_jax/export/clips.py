@@ -8,6 +8,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from mmdisco_jax.export.atomic import replacing
+
 Batch = dict[str, np.ndarray]
 
 
@@ -17,16 +19,9 @@ def shard_path(folder: Path, first: int) -> Path:
 
 
 def write_shard(folder: Path, first: int, batch: Batch) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = shard_path(folder, first)
-    partial = path.with_suffix(".partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **batch)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written: {error}. Free space and run again.") from error
+    """Whole or not at all; WriteError if the disk is full."""
+    with replacing(shard_path(folder, first)) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **batch)
 
 
 def read_shards(folder: Path, limit: int | None = None) -> Iterator[Batch]:
