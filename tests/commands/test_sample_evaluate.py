@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs import bounce
-from mmdisco_jax import build
+from mmdisco_jax import build, parallel
 from mmdisco_jax.commands import evaluate, prepare, sample
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.training.weights import save_weights
@@ -75,14 +75,22 @@ def test_a_sample_depends_on_its_index_alone(config, sampled, tmp_path):
         assert worst <= 1
 
 
+def _only(variant, config):
+    chosen: Any = config.copy_and_resolve_references()
+    with chosen.unlocked():
+        chosen.sample.variants = {variant: config.sample.variants[variant].to_dict()}
+    return chosen
+
+
 def _sample_elsewhere(config, workdir, address=None, count=1, number=0):
     """In a process of its own: one of `count`, or alone with several devices."""
     if address:
-        jax.distributed.initialize(address, count, number)
+        parallel.initialize_distributed(address, count, number)
     sample.run(config, workdir)
 
 
 def test_two_processes_and_two_devices_make_the_same_samples(config, sampled, tmp_path):
+    config = _only("guided", config)
     shared, cut = tmp_path / "processes", tmp_path / "devices"
     address = processes.free_address()
     started = [
@@ -153,6 +161,7 @@ def test_a_full_disk_or_a_nan_leaves_no_shard(config, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    config = _only("independent", config)
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez_compressed", full)
         with pytest.raises(OSError, match="No space left on device"):
