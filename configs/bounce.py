@@ -7,7 +7,7 @@ The argument chooses what `train` trains:
     python launch.py train    --config=configs/bounce.py:video --workdir=runs/bounce/video
     python launch.py train    --config=configs/bounce.py:audio --workdir=runs/bounce/audio
     python launch.py train    --config=configs/bounce.py:discriminator \
-        --workdir=runs/bounce/discriminator
+        --workdir=runs/bounce/discriminator --config.seed=1
     python launch.py sample   --config=configs/bounce.py --workdir=runs/bounce/samples
     python launch.py evaluate --config=configs/bounce.py --workdir=runs/bounce/samples
 """

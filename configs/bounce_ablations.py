@@ -4,8 +4,8 @@ r"""One factor of sampling changed at a time, from the default of configs/bounce
     python launch.py sample   --config=configs/bounce_ablations.py --workdir=runs/ablations
     python launch.py evaluate --config=configs/bounce_ablations.py --workdir=runs/ablations
 
-The main table: four sampling seeds, two training seeds of the discriminator (the second trained
-with --config.seed=1 in runs/bounce/discriminator_1):
+The main table: four sampling seeds, two training seeds of the discriminator (seed 1
+ships; the other trained with --config.seed=0 in runs/bounce/discriminator_0):
 
     for s in 0 1 2 3; do python launch.py sample --config=configs/bounce_ablations.py:seeds \
         --workdir=runs/seeds/$s --config.sample.seed=$s --config.sample.num_samples=128; done
@@ -52,9 +52,9 @@ def get_config(variants: str = "all") -> ml_collections.ConfigDict:
             "every_2nd_step": {"scales": default, "plan": {"every": 2}},
         }
     elif variants == "seeds":
-        second = "runs/bounce/discriminator_1/weights.safetensors"
-        chosen |= {"independent": {}, "guided_1": chosen["guided"]}
-        chosen["guided_1"] = chosen["guided_1"] | {"discriminator_weights": second}
+        second = "runs/bounce/discriminator_0/weights.safetensors"
+        chosen["independent"] = {}
+        chosen["guided_seed_0"] = chosen["guided"] | {"discriminator_weights": second}
     elif variants != "default":
         raise ValueError(f"unknown variants {variants!r}: choose all, default or seeds.")
     with config.unlocked():
