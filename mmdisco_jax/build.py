@@ -265,6 +265,10 @@ def variant_settings(config: Config, variant: str) -> Config:
     if variant not in variants:
         raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(variants)}.")
     chosen = config.sample.copy_and_resolve_references()
+    for m, section in variants[variant].get("samplers", {}).items():
+        if "name" in section:  # another sampler has settings of its own
+            with chosen.unlocked():
+                chosen.samplers[m] = section.copy_and_resolve_references()
     chosen.update(variants[variant])
     return chosen
 

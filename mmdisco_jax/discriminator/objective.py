@@ -29,9 +29,8 @@ class ObjectiveSpec:
     models, independently) or "both". ce_weight, denoising_weight: of the two losses.
     denoising_samples: real pairs per batch in the denoising term, which joins at the step
     `denoising_from`: a gradient has little to say before the logit knows anything, and this term is
-    the dear one. level_warmup_steps: the noise
-    levels grow from `level_start` of their range to all of it over so many steps, so that D first
-    learns where sound and picture are clear.
+    the dear one. level_warmup_steps: the noise levels grow from `level_start` of their range to all
+    of it over so many steps, so that D first learns where sound and picture are clear.
     """
 
     groups: int
@@ -57,6 +56,11 @@ class ObjectiveSpec:
             raise ValueError(
                 "loss weights must be >= 0 and not both 0, got "
                 f"ce_weight={self.ce_weight}, denoising_weight={self.denoising_weight}."
+            )
+        if not self.ce_weight and self.denoising_from:
+            raise ValueError(
+                f"without cross-entropy nothing would be learnt before step denoising_from="
+                f"{self.denoising_from}: set it to 0."
             )
 
 

@@ -135,6 +135,7 @@ def test_bad_objectives_are_named():
         ({"fakes": "none"}, "unknown fakes 'none'"),
         ({"ce_weight": 0.0, "denoising_weight": 0.0}, "not both 0"),
         ({"level_start": 0.0}, "level_start"),
+        ({"ce_weight": 0.0, "denoising_from": 300}, "denoising_from=300: set it to 0"),
     ):
         with pytest.raises(ValueError, match=said):
             ObjectiveSpec(**{**SPEC, **change})
