@@ -3,8 +3,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
-# No byte-compilation: it costs more than it saves before the first run.
+# Bytecode of what is imported, at its first import: of all packages, it costs more than it saves;
+# of none, as some containers set it, each process takes seconds to start.
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-slow lint types check clean
 
