@@ -178,10 +178,13 @@ def training_task(config: Config) -> tuple[LossFn, Any, Any]:
     else:
         known = ", ".join(["discriminator", *config.bases])
         raise ValueError(f"unknown training target {target!r}: choose one of {known}.")
-    start = config.train.init_from
-    if not start:
-        return loss_fn, init, frozen
-    return loss_fn, lambda key: load_weights(start, jax.eval_shape(init, key)), frozen
+    return loss_fn, init, frozen
+
+
+def start_params(config: Config, init: Any) -> Any:
+    """Parameters of the file `config.train.init_from`, as `init` shapes them; None if unset."""
+    path = config.train.init_from
+    return load_weights(path, jax.eval_shape(init, jax.random.key(0))) if path else None
 
 
 def optimizer(config: Config) -> Any:

@@ -63,6 +63,7 @@ def _train(config: Any, workdir: Path) -> None:
         optimizer=build.optimizer(config),
         ema_decay=config.train.ema_decay,
         seed=config.seed,
+        start=build.start_params(config, init),
     )
     source = open_source(
         config.data.name,

@@ -22,7 +22,8 @@ from mmdisco_jax.types import Array, Params
 class Task:
     """What is learnt: loss, key -> initial parameters, frozen parameters, optimizer, averaging.
 
-    `seed` draws the initial parameters and `seed + 1` all randomness of the steps.
+    `seed` draws the initial parameters, unless `start` gives them, and `seed + 1` all randomness of
+    the steps.
     """
 
     loss_fn: LossFn
@@ -31,6 +32,7 @@ class Task:
     optimizer: optax.GradientTransformation
     ema_decay: float
     seed: int
+    start: Params | None = None
 
 
 def train(
@@ -57,15 +59,15 @@ def train(
       CheckpointError, NotFiniteError, StoppedError: see there.
     """
 
-    def make(key: Array) -> TrainState:
-        return init_state(task.init(key), task.optimizer)
+    def make(key: Array, start: Params | None) -> TrainState:
+        return init_state(task.init(key) if start is None else start, task.optimizer)
 
-    abstract = jax.eval_shape(make, jax.random.key(task.seed))
+    abstract = jax.eval_shape(make, jax.random.key(task.seed), task.start)
     shardings = parallel.tree_shardings(abstract, mesh)
     wanted = parallel.with_shardings(abstract, shardings)
     restored = checkpoints.restore(wanted, which=restore, free=free)
     if restored is None:
-        state = jax.jit(make, out_shardings=shardings)(jax.random.key(task.seed))
+        state = jax.jit(make, out_shardings=shardings)(jax.random.key(task.seed), task.start)
     else:
         state, position = restored
         batches.set_state(position)

@@ -73,6 +73,10 @@ def test_a_run_leaves_weights_config_report_and_metrics(config, trained):
     init = build.training_task(config)[1]
     weights = load_weights(trained / "weights.safetensors", jax.eval_shape(init, jax.random.key(0)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
+    assert build.start_params(config, init) is None
+    other = config.copy_and_resolve_references()
+    other.train.init_from = str(trained / "weights.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, build.start_params(other, init), weights)
     assert matplotlib.image.imread(trained / "report.png").shape[1] > 1000
     trace = loss_trace(read_metrics(trained))
     assert len(trace) == STEPS
