@@ -24,12 +24,13 @@ from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.grids import timesteps
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
-from mmdisco_jax.samplers.sample import sample
+from mmdisco_jax.samplers.programs import Programs, stretch_of
+from mmdisco_jax.samplers.sample import Sampling
 from mmdisco_jax.training.loop import LoopSpec
 from mmdisco_jax.training.optimizer import adam
 from mmdisco_jax.training.state import LossFn
 from mmdisco_jax.training.weights import digest, load_weights, read_metadata
-from mmdisco_jax.types import AV, DenoiseFn, LogRatioFn
+from mmdisco_jax.types import DenoiseFn, LogRatioFn
 
 # An ml_collections.ConfigDict: its attributes have no static types.
 Config: TypeAlias = Any
@@ -211,8 +212,8 @@ def data_dir(config: Config) -> Path:
     return Path(config.data.dir)
 
 
-def sampler(config: Config, variant: str) -> Any:
-    """A jitted function (base params, discriminator params, sample indices [b]) -> samples AV.
+def sampler(config: Config, variant: str) -> Programs:
+    """Programs from (base params, discriminator params, sample indices [b]) to samples AV.
 
     `variant` names one of `config.sample.variants`, which override the rest of `config.sample`. A
     sample is a function of (config.sample.seed, its index); the same noise serves all variants.
@@ -228,8 +229,9 @@ def sampler(config: Config, variant: str) -> Any:
     plan = Plan(interval=chosen.plan.interval or None, every=chosen.plan.every)
     guided = any(scales.values())
     disc_graph = discriminator(config)[0] if guided else None
+    stretch = stretch_of(len(grid))
 
-    def run(base_params: Any, disc_params: Any, indices: jax.Array, on_step: Any = None) -> AV:
+    def sampling(base_params: Any, disc_params: Any, indices: jax.Array) -> Sampling:
         models = base_models(base_graphs, base_params)
         denoise = denoise_fn(models)
         if disc_graph is not None:
@@ -239,18 +241,18 @@ def sampler(config: Config, variant: str) -> Any:
             else:
                 denoise = PlannedJoint(denoise, residual(h, noise), scales, plan)
         keys = sample_keys(chosen.seed, indices)
-        return sample(
-            denoise,
-            initial(keys, shapes),
-            steppers,
-            noise,
-            grid,
-            keyed(keys),
-            num_substeps=chosen.num_substeps,
-            on_step=on_step,
+        return Sampling(
+            denoise, steppers, noise, grid, keyed(keys), num_substeps=chosen.num_substeps
         )
 
-    return jax.jit(run, static_argnames="on_step"), len(grid)
+    def begin(base_params: Any, disc_params: Any, indices: jax.Array) -> Any:
+        start = initial(sample_keys(chosen.seed, indices), shapes)
+        return sampling(base_params, disc_params, indices).begin(start)
+
+    def proceed(base_params: Any, disc_params: Any, indices: Any, carry: Any, first: Any) -> Any:
+        return sampling(base_params, disc_params, indices).proceed(carry, first, stretch)
+
+    return Programs(jax.jit(begin), jax.jit(proceed), len(grid), stretch)
 
 
 def variant_names(config: Config) -> list[str]:

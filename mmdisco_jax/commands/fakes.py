@@ -32,7 +32,7 @@ def write_fakes(config: Config, workdir: Path) -> dict:
         )
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(made_by, indent=1))
-    run, _ = build.sampler(config, VARIANT)
+    run = build.sampler(config, VARIANT)
     _, params = build.bases(config)
     size, total = config.fakes.batch_size, config.fakes.num_samples
     for first in tqdm(range(0, total, size), unit="shard"):

@@ -68,26 +68,18 @@ def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any
     if not missing:
         return {}
     codecs = build.codecs(config)
-    run_sampler, num_steps = build.sampler(config, variant)
+    programs = build.sampler(config, variant)
     disc_params = build.discriminator_params(config, variant)
     base_params, disc_params, indices = _placed(base_params, disc_params, size)
-    with tqdm(total=len(missing) * num_steps, desc=variant, unit="step", mininterval=0.5) as bar:
-
-        def on_step(step: Any) -> None:
-            del step
-            bar.update()
-
-        start = time.perf_counter()
-        lowered = run_sampler.lower(base_params, disc_params, indices, on_step=on_step)
-        with CompileClock() as clock:
-            compiled = lowered.compile()
-        spent = {
-            "compile_seconds": time.perf_counter() - start,
-            "compile_seconds_saved": clock.saved,
-        }
-        start = time.perf_counter()
+    start = time.perf_counter()
+    with CompileClock() as clock:
+        run_sampler = programs.compile(base_params, disc_params, indices)
+    spent = {"compile_seconds": time.perf_counter() - start, "compile_seconds_saved": clock.saved}
+    start = time.perf_counter()
+    with tqdm(total=len(missing) * programs.num_steps, desc=variant, unit="step") as bar:
         for first in missing:
-            latents = jax.device_get(compiled(base_params, disc_params, first + indices))
+            samples = run_sampler(base_params, disc_params, first + indices, on_steps=bar.update)
+            latents = jax.device_get(samples)
             _require_finite(latents, variant, first)
             clips = {
                 "video": codecs["video"].decode(latents["video"]),

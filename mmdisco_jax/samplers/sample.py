@@ -2,7 +2,7 @@
 """The only sampling loop: a `lax.scan` over steps of a denoiser and a stepper per modality."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,10 +25,9 @@ def sample(
     *,
     cond: Cond = None,
     num_substeps: int = 1,
-    on_step: Callable[[Any], None] | None = None,
     keep_every: int | None = None,
 ) -> Any:
-    """Integrates from noise to samples.
+    """Integrates from noise to samples, in one scan.
 
     Args:
       denoise: a DenoiseFn; or an object with `init(x) -> memory` and
@@ -39,67 +38,98 @@ def sample(
       noise: (step, draw, modality, shape) -> array; see `samplers.noise`.
       num_substeps: repeats of each step; before each repeat the sample is noised back to the
         step's level (the official `joint_num_steps`).
-      on_step: host function of the step number, called without waiting for the device.
       keep_every: also return every k-th x_t; costs n // k times the memory of a sample.
 
     Returns:
       Samples {modality: [b ...]}, in x_T's precision; with keep_every, (samples,
       {modality: [n // k, b, ...]}).
     """
-    n, modalities = len(timesteps), sorted(x_T)
-    _check(num_substeps, keep_every, n)
-    tables = {
-        m: step_tables(steppers[m], schedules[m], timesteps, num_substeps, x_T[m].dtype)
-        for m in modalities
-    }
-    model = denoise if hasattr(denoise, "init") else _Memoryless(denoise)
-    advance = _advance(model, steppers, noise, cond, num_substeps)
+    run = Sampling(denoise, steppers, schedules, timesteps, noise, cond, num_substeps)
+    n = len(timesteps)
+    if keep_every is None:
+        return run.proceed(run.begin(x_T), 0, n)[0]
+    if not 1 <= keep_every <= n:
+        raise ValueError(f"keep_every must be in 1..{n} (the number of steps), got {keep_every}.")
 
     def body(carry: Any, row: Any):
         inner, kept = carry
-        inner = advance(inner, row)
-        if keep_every:  # the last write of slot i is that of step (i + 1) k - 1
-            slot, x = row[0] // keep_every, inner[0]
-            kept = {m: kept[m].at[slot].set(x[m], mode="drop") for m in modalities}
-        if on_step is not None:
-            jax.debug.callback(on_step, row[0])
-        return (inner, kept), None
+        inner = run.step(inner, row)
+        # The last write of slot i is that of step (i + 1) k - 1.
+        slot, x = row[0] // keep_every, inner[0]
+        return (inner, {m: kept[m].at[slot].set(x[m], mode="drop") for m in x}), None
 
-    start = (x_T, {m: steppers[m].init(x_T[m]) for m in modalities}, model.init(x_T))
-    room = n // keep_every if keep_every else 0
-    kept = {m: jnp.zeros((room, *x_T[m].shape), x_T[m].dtype) for m in modalities}
-    rows = (jnp.arange(n, dtype=jnp.int32), jnp.asarray(timesteps, jnp.int32), tables)
-    ((x, _, _), kept), _ = jax.lax.scan(body, (start, kept), rows)
-    return (x, kept) if keep_every else x
+    kept = {m: jnp.zeros((n // keep_every, *v.shape), v.dtype) for m, v in x_T.items()}
+    ((x, _, _), kept), _ = jax.lax.scan(body, (run.begin(x_T), kept), run.rows(x_T))
+    return x, kept
 
 
-def _advance(
-    model: Any, steppers: Mapping[str, Stepper], noise: NoiseFn, cond: Cond, num_substeps: int
-) -> Callable[[Any, Any], Any]:
-    """One step of all modalities: (x, stepper memories, denoiser memory), row -> the same."""
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """What `sample` does, in pieces: for a caller who wants to do something between some steps.
 
-    def advance(carry: Any, row: Any) -> Any:
+    A carry is (x, memories of the steppers, memory of the denoiser); its first part is the sample.
+    """
+
+    denoise: Any
+    steppers: Mapping[str, Stepper]
+    schedules: Mapping[str, Schedule]
+    timesteps: np.ndarray
+    noise: NoiseFn
+    cond: Cond = None
+    num_substeps: int = 1
+
+    def __post_init__(self):
+        if self.num_substeps < 1:
+            raise ValueError(f"num_substeps must be at least 1, got {self.num_substeps}.")
+        if not hasattr(self.denoise, "init"):
+            object.__setattr__(self, "denoise", _Memoryless(self.denoise))
+
+    def begin(self, x_T: AV) -> Any:
+        """The carry before the first step."""
+        return x_T, {m: self.steppers[m].init(x) for m, x in x_T.items()}, self.denoise.init(x_T)
+
+    def proceed(self, carry: Any, first: Any, length: int) -> Any:
+        """The carry after `length` steps from number `first` on, which may be traced.
+
+        So a long sampling can be one program, called again and again, with a sign of life between.
+        (A callback out of one long scan would keep JAX from storing the program in its cache.)
+        """
+        rows = self.rows(carry[0])
+        some = jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, first, length), rows)
+        return jax.lax.scan(lambda carry, row: (self.step(carry, row), None), carry, some)[0]
+
+    def rows(self, x: AV) -> Any:
+        """(step, t, coefficients of each modality), all [n]."""
+        tables = {
+            m: step_tables(
+                self.steppers[m], self.schedules[m], self.timesteps, self.num_substeps, x[m].dtype
+            )
+            for m in sorted(x)
+        }
+        n = len(self.timesteps)
+        return jnp.arange(n, dtype=jnp.int32), jnp.asarray(self.timesteps, jnp.int32), tables
+
+    def step(self, carry: Any, row: Any) -> Any:
+        """One step of all modalities."""
         (x, memory, plan), (step, t, rows) = carry, row
         batch = next(iter(x.values())).shape[0]
         level = jnp.full((batch,), t, jnp.int32)
 
         def substep(j: Any, inner: Any) -> Any:
             x, _, plan = inner
-            if num_substeps > 1:
-                z = {m: noise(step, 2 * j, m, x[m].shape) for m in x}
+            if self.num_substeps > 1:
+                z = {m: self.noise(step, 2 * j, m, x[m].shape) for m in x}
                 x = {m: jnp.where(j > 0, renoise(x[m], rows[m], z[m]), x[m]) for m in x}
-            eps, plan = model(x, level, cond, step, plan)
-            z = {m: noise(step, 2 * j + 1, m, x[m].shape) for m in x}
+            eps, plan = self.denoise(x, level, self.cond, step, plan)
+            z = {m: self.noise(step, 2 * j + 1, m, x[m].shape) for m in x}
             # Every substep remembers the step before, not its sibling.
-            both = {m: steppers[m].step(x[m], eps[m], rows[m], memory[m], z[m]) for m in x}
+            both = {m: self.steppers[m].step(x[m], eps[m], rows[m], memory[m], z[m]) for m in x}
             return *({m: pair[i] for m, pair in both.items()} for i in (0, 1)), plan
 
-        if num_substeps == 1:
+        if self.num_substeps == 1:
             return substep(0, carry)
         # A loop, not copies: the denoiser is compiled once whatever the number of substeps.
-        return jax.lax.fori_loop(0, num_substeps, substep, (x, memory, plan))
-
-    return advance
+        return jax.lax.fori_loop(0, self.num_substeps, substep, (x, memory, plan))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +144,6 @@ class _Memoryless:
     def __call__(self, x: AV, t: Array, cond: Cond, step: Array, memory: None) -> tuple[AV, None]:
         del step
         return self.denoise(x, t, cond), memory
-
-
-def _check(num_substeps: int, keep_every: int | None, n: int) -> None:
-    if num_substeps < 1:
-        raise ValueError(f"num_substeps must be at least 1, got {num_substeps}.")
-    if keep_every is not None and not 1 <= keep_every <= n:
-        raise ValueError(f"keep_every must be in 1..{n} (the number of steps), got {keep_every}.")
 
 
 def step_tables(

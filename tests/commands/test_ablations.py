@@ -13,8 +13,7 @@ FACTORS = ("scales", "samplers", "plans", "training", "fusion", "seeds")
 def test_every_variant_is_a_sampler(factor):
     config = bounce_ablations.get_config(factor)
     for name in build.variant_names(config):
-        _, num_steps = build.sampler(config, name)
-        assert num_steps == (20 if "dpm" in name else 50)
+        assert build.sampler(config, name).num_steps == (20 if "dpm" in name else 50)
         assert build.is_guided(config, name) == ("independent" not in name)
 
 

@@ -18,7 +18,8 @@ from mmdisco_jax.samplers.ddpm import DDPM
 from mmdisco_jax.samplers.dpm_solver import DPMSolverPP2M
 from mmdisco_jax.samplers.grids import timesteps
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
-from mmdisco_jax.samplers.sample import renoise, sample, step_tables
+from mmdisco_jax.samplers.programs import Programs, stretch_of
+from mmdisco_jax.samplers.sample import Sampling, renoise, sample, step_tables
 from tests.guidance.gaussian import JointGaussian
 from tests.samplers.worlds import SCHEDULES, SHAPES, Gaussian, network, no_noise
 
@@ -112,11 +113,30 @@ def test_kept_steps_are_the_last_of_each_stride():
             run(keep_every=bad)
 
 
-def test_progress_is_reported_once_a_step():
-    seen: list[int] = []
-    _run(range(2), on_step=lambda step: seen.append(int(step)), num_substeps=2)
-    jax.effects_barrier()
-    assert sorted(seen) == list(range(len(GRID)))
+def test_stretches_of_a_sampling_are_the_whole_of_it():
+    def sampling(indices):
+        keys = sample_keys(11, indices)
+        return keys, Sampling(network(), STEPPERS, SCHEDULES, GRID, keyed(keys), num_substeps=2)
+
+    def begin(indices):
+        keys, run = sampling(indices)
+        return run.begin(initial(keys, SHAPES))
+
+    def proceed(indices, carry, first):
+        return sampling(indices)[1].proceed(carry, first, 3)
+
+    programs = Programs(jax.jit(begin), jax.jit(proceed), len(GRID), 3)
+    whole, seen = jax.jit(lambda i: _run(i, num_substeps=2))(jnp.arange(2)), []
+    for run in (programs, programs.compile(jnp.arange(2))):
+        parts = run(jnp.arange(2), on_steps=seen.append)
+        for m in SHAPES:
+            np.testing.assert_allclose(parts[m], whole[m], rtol=ROUNDING, atol=ROUNDING)
+    assert seen == [3, 3, 3, 3]  # progress, told after each stretch
+
+
+@pytest.mark.parametrize(("num_steps", "stretch"), [(50, 5), (1000, 100), (47, 1), (3, 1), (1, 1)])
+def test_a_stretch_divides_the_steps(num_steps, stretch):
+    assert stretch_of(num_steps) == stretch
 
 
 def test_substeps_go_back_and_forth_without_changing_the_law():
