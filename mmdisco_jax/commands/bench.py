@@ -33,28 +33,28 @@ def run(config: Config, workdir: Path) -> None:
 
 
 def _default(config: Config) -> dict[str, float]:
-    """One denoiser call of the config's models, guided and not, on random weights and noise."""
+    """One denoiser call of the config's models, guided and not, with random weights."""
     graphs, params = {}, {}
     for m in config.bases:
         graphs[m], init = build.base_model(config, m)
         params[m] = init(jax.random.key(0))
     graph, init = build.discriminator(config)
-    disc = init(jax.random.key(1))
+    params = (params, init(jax.random.key(1)))
     noise = build.schedules(config)
     scales = dict.fromkeys(graphs, 1.0)
     batch = config.bench.batch_size
     x = {m: jnp.ones((batch, *config.bases[m].sample_shape)) for m in graphs}
     t = jnp.full((batch,), 300, jnp.int32)
 
-    def plain(x: Any) -> Any:
-        return build.denoise_fn(build.base_models(graphs, params))(x, t, None)
+    def plain(params: Any, x: Any) -> Any:
+        return build.denoise_fn(build.base_models(graphs, params[0]))(x, t, None)
 
-    def guided(x: Any) -> Any:
-        models = build.base_models(graphs, params)
-        h = build.log_ratio_fn(config, graph, disc, models)
+    def guided(params: Any, x: Any) -> Any:
+        models = build.base_models(graphs, params[0])
+        h = build.log_ratio_fn(config, graph, params[1], models)
         return joint(build.denoise_fn(models), h, noise, scales)(x, t, None)
 
-    return _ratio({"unguided": plain, "guided": guided}, x, config.bench.repeats)
+    return _ratio({"unguided": plain, "guided": guided}, params, x, config.bench.repeats)
 
 
 def _full_size(config: Config) -> dict[str, float]:
@@ -66,26 +66,28 @@ def _full_size(config: Config) -> dict[str, float]:
     t = jnp.full((1,), 300, jnp.int32)
     schedules = {"video": linear(), "audio": linear()}
 
-    def forward(x: Any) -> Any:
+    def forward(params: Any, x: Any) -> Any:
         return nnx.merge(graph, params)(x, t, cond)
 
-    def gradient(x: Any) -> Any:
+    def gradient(params: Any, x: Any) -> Any:
         return residual(nnx.merge(graph, params), schedules)(x, t, cond)
 
     functions = {"forward": forward, "forward_and_input_gradient": gradient}
-    return _ratio(functions, x, config.bench.repeats)
+    return _ratio(functions, params, x, config.bench.repeats)
 
 
-def _ratio(functions: dict[str, Callable[[Any], Any]], x: Any, repeats: int) -> dict[str, float]:
+def _ratio(
+    functions: dict[str, Callable[[Any, Any], Any]], params: Any, x: Any, repeats: int
+) -> dict[str, float]:
     """Median seconds of each compiled function, taken in turns, and the last over the first."""
-    compiled = {name: jax.jit(f).lower(x).compile() for name, f in functions.items()}
+    compiled = {name: jax.jit(f).lower(params, x).compile() for name, f in functions.items()}
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for f in compiled.values():
-        jax.block_until_ready(f(x))
+        jax.block_until_ready(f(params, x))
     for _ in range(repeats):
         for name, f in compiled.items():
             start = time.perf_counter()
-            jax.block_until_ready(f(x))
+            jax.block_until_ready(f(params, x))
             seconds[name].append(time.perf_counter() - start)
     medians = {f"{name}_seconds": float(np.median(s)) for name, s in seconds.items()}
     values = list(medians.values())

@@ -71,7 +71,7 @@ def repaired(features: Array, groups: int, shifts: int) -> Array:
     if features.shape[0] % groups or not 1 <= shifts < n:
         raise ValueError(
             f"re-pairing {features.shape[0]} samples in {groups} groups by 1..{shifts} needs "
-            f"groups of equal size above {shifts}."
+            f"groups of equal size above {shifts}: raise the batch size, or lower groups or shifts."
         )
     split = features.reshape(groups, n, *features.shape[1:])
     rolled = [jnp.roll(split, k, axis=1).reshape(features.shape) for k in range(1, shifts + 1)]

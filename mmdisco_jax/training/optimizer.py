@@ -17,7 +17,8 @@ def adam(
     """The optimizer of every training here; learning_rate is the peak, after `warmup_steps`."""
     if not 0 <= warmup_steps < num_steps:
         raise ValueError(
-            f"warmup_steps must be in 0..num_steps-1, got {warmup_steps} of {num_steps} steps."
+            f"warmup_steps must be in 0..num_steps-1, got {warmup_steps} of {num_steps} steps: "
+            "set train.warmup_steps as well."
         )
     rate = optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup_steps else learning_rate,

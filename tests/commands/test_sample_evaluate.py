@@ -115,6 +115,8 @@ def test_an_interrupted_run_goes_on_and_another_config_is_refused(config, sample
     shard.unlink()
     sample.run(config, sampled)
     np.testing.assert_array_equal(read_all(sampled / "guided")["video"], before["video"])
+    timing = json.loads((sampled / "timing.json").read_text())
+    assert timing["guided"]["compile_seconds_saved"] > 0  # its programs were in the cache
     other = config.copy_and_resolve_references()
     other.sample.num_steps = 4
     with pytest.raises(ValueError, match="samples of another config"):
