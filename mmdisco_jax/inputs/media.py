@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Media files to clips: pictures and sound cut by presentation time on the file's own clock.
-
-Frames and samples are never counted: every frame and every packet of sound carries the time at
-which it is presented, and both streams share that clock. So an encoder's delay, a late first frame
-or a hole in the sound leaves the offset between picture and sound as the file has it. (Counting
-drifts: a file with an 8 ms hole every 1.7 s of sound is off by 0.4 s after 90 s.)
+"""Media files to clips: pictures and sound cut on one clock, the file's own.
 
 Each stream is read from its own handle of the file, so a file that stores all pictures before all
 sound needs no more memory than an interleaved one.
@@ -13,8 +8,8 @@ sound needs no more memory than an interleaved one.
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import av
 import numpy as np
@@ -23,11 +18,13 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from mmdisco_jax.inputs.picture import SPATIAL_POLICIES, fit
+from mmdisco_jax.inputs.streams import CHANNEL_POLICIES, Pictures, Sound, StreamError
 
-# Containers round times to 1 ms or so; sound off by more than this has a hole or an overlap.
-_JITTER_SECONDS = 0.004
-_LONGEST_HOLE_SECONDS = 600.0
-_LONGEST_OVERLAP_SECONDS = 1.0
+# Containers whose index finds a key frame before any time, by exact times. In others a seek may
+# land after it, or guess the times from there on.
+_SEEKABLE = ("mov", "mp4", "matroska", "webm")
+_SEEK_MARGIN_SECONDS = 4.0  # codecs with overlapping blocks of sound are exact only after a few
+_SHORTEST_SEEK_SECONDS = 30.0
 
 
 class MediaError(ValueError):
@@ -38,13 +35,18 @@ class MissingAudioError(MediaError):
     """The file has pictures but no sound."""
 
 
+class MissingVideoError(MediaError):
+    """The file has no moving pictures."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipSpec:
     """What a clip is: length in seconds, frame rate in Hz, size in pixels, sample rate in Hz.
 
     `spatial`: "pad" fits the whole picture in, with black borders; "centre_crop" fills the frame
-    and cuts what is outside. Both keep the aspect. Raises ValueError unless every number is
-    positive and the clip is a whole number of frames and of samples.
+    and cuts what is outside; both keep the aspect; "resize" stretches the picture to the frame.
+    `channels`: "mono" (the mean of all), "left" (the first) or "stereo". Raises ValueError unless
+    every number is positive and the clip is a whole number of frames and of samples.
     """
 
     clip_seconds: float
@@ -53,6 +55,7 @@ class ClipSpec:
     width: int
     sample_rate_hz: int
     spatial: str = "pad"
+    channels: str = "mono"
 
     def __post_init__(self) -> None:
         for name in ("clip_seconds", "fps", "height", "width", "sample_rate_hz"):
@@ -65,8 +68,9 @@ class ClipSpec:
                     f"clip_seconds * {name} is {count}, but must be a whole number of {unit}; "
                     "change the clip's length."
                 )
-        if self.spatial not in SPATIAL_POLICIES:
-            raise ValueError(f"spatial is {self.spatial!r}, but must be one of {SPATIAL_POLICIES}.")
+        for name, known in (("spatial", SPATIAL_POLICIES), ("channels", CHANNEL_POLICIES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {known}.")
 
     @property
     def num_frames(self) -> int:
@@ -76,52 +80,113 @@ class ClipSpec:
     def num_samples(self) -> int:
         return round(self.clip_seconds * self.sample_rate_hz)
 
+    @property
+    def video_shape(self) -> tuple[int, ...]:
+        return (self.num_frames, self.height, self.width, 3)
+
+    @property
+    def audio_shape(self) -> tuple[int, ...]:
+        return (self.num_samples, 2) if self.channels == "stereo" else (self.num_samples,)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which part of a file becomes clips, and what stands for what it lacks.
+
+    Attributes:
+      start_seconds: where the part begins, counted from the file's beginning as players count.
+      max_clips: at most so many clips, one after the other; None for all there are.
+      silence: a file without sound has silence.
+      black: a file without pictures has black ones.
+      hold: a file shorter than one clip holds its last picture, and ends in silence.
+    """
+
+    start_seconds: float = 0.0
+    max_clips: int | None = None
+    silence: bool = False
+    black: bool = False
+    hold: bool = False
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.start_seconds) and self.start_seconds >= 0):
+            raise ValueError(f"start_seconds is {self.start_seconds}, but must be >= 0.")
+        if self.max_clips is not None and self.max_clips < 1:
+            raise ValueError(f"max_clips is {self.max_clips}, but must be >= 1, or None for all.")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Window:
-    """One clip: video uint8 [f h w 3], audio int16 [samples] mono, and where the file has it."""
+    """One clip: video uint8 [f h w 3], audio int16 [samples] or [samples 2], and its start.
+
+    `start_seconds` is on the file's own clock, on which a file may begin at any time.
+    """
 
     start_seconds: float
     video: np.ndarray
     audio: np.ndarray
 
 
-def iter_windows(path: str | os.PathLike[str], spec: ClipSpec) -> Iterator[Window]:
-    """All whole windows of a file, one after the other without overlap.
+def iter_windows(
+    path: str | os.PathLike[str],
+    spec: ClipSpec,
+    part: Part | None = None,
+    *,
+    sound_path: str | os.PathLike[str] | None = None,
+    alive: Callable[[], None] = lambda: None,
+    threads: int = 0,
+) -> Iterator[Window]:
+    """All whole windows of a file (or of its `part`), one after the other without overlap.
 
     The first starts at the first frame for which there is sound (a lack of up to half a frame
     interval counts as sound: it is filled with silence, here as at the end). Frame i of a window
     is the one shown at start + i / fps, to the nearest source frame; sample j is the sound at
-    start + j / sample_rate_hz, to the nearest sample, the mean of all channels.
+    start + j / sample_rate_hz, to the nearest sample.
+
+    Args:
+      path: any file that FFmpeg reads.
+      spec: the clips.
+      part: by default the whole file, lacking nothing.
+      sound_path: another file with the sound; the two begin together.
+      alive: called whenever the decoder gives something back.
+      threads: of the video decoder; 0 for as many as there are cores.
 
     Raises:
       MissingAudioError: no sound stream.
+      MissingVideoError: no moving pictures.
       MediaError: not a readable media file, or its times make no sense. Damage deep in a file
         raises once the windows before it have been yielded.
     """
-    with _streams(path, spec) as (pictures, sound):
-        start = pictures.first_at_or_after(sound.first_seconds - 0.5 / spec.fps)
+    part = part or Part()
+    with _streams(path, sound_path, spec, part, alive, threads) as (pictures, sound, begin):
+        start = _first_start(pictures, sound, spec, part, begin)
         index = 0
-        while start is not None:
-            window = _cut(pictures, sound, start + index * spec.clip_seconds, spec)
+        while start is not None and (part.max_clips is None or index < part.max_clips):
+            window = _cut(pictures, sound, start + index * spec.clip_seconds, spec, hold=False)
             if window is None:
-                return
+                break
             yield window
             index += 1
+        if start is None or index or not part.hold:
+            return
+    # Shorter than one clip: read it once more, and hold what it ends with.
+    with _streams(path, sound_path, spec, part, alive, threads) as (pictures, sound, begin):
+        _first_start(pictures, sound, spec, part, begin)
+        window = _cut(pictures, sound, start, spec, hold=True)
+        if window is not None:
+            yield window
 
 
 def decode_window(path: str | os.PathLike[str], start_seconds: float, spec: ClipSpec) -> Window:
     """The window that starts at `start_seconds` on the file's clock.
 
-    Decodes from the beginning of the file, as seeking is not exact in every container; to read
-    many windows use `iter_windows`. Raises as it does, and MediaError for a window that the file
-    does not hold.
+    Decodes from the beginning of the file; to read many windows use `iter_windows`. Raises as it
+    does, and MediaError for a window that the file does not hold.
     """
-    with _streams(path, spec) as (pictures, sound):
+    with _streams(path, None, spec, Part(), lambda: None, 0) as (pictures, sound, _):
         slack = 0.5 / spec.fps
         window = None
         if start_seconds >= max(pictures.first_seconds, sound.first_seconds) - slack:
-            window = _cut(pictures, sound, start_seconds, spec)
+            window = _cut(pictures, sound, start_seconds, spec, hold=False)
         if window is None:
             raise MediaError(
                 f"{path}: no whole window of {spec.clip_seconds} s starts at {start_seconds} s; "
@@ -130,13 +195,38 @@ def decode_window(path: str | os.PathLike[str], start_seconds: float, spec: Clip
         return window
 
 
-def _cut(pictures: "_Pictures", sound: "_Sound", start: float, spec: ClipSpec) -> Window | None:
+def picture_stream(container: InputContainer) -> av.VideoStream | None:
+    """The first stream of moving pictures: not the cover of an album."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    return None
+
+
+def begin_seconds(container: InputContainer) -> float:
+    """The time on the file's clock that players call 0."""
+    return (container.start_time or 0) / av.time_base
+
+
+def _first_start(
+    pictures: Any, sound: Any, spec: ClipSpec, part: Part, begin: float
+) -> float | None:
+    """The time of the first frame of the part for which there is sound; None without one."""
+    earliest = sound.first_seconds - 0.5 / spec.fps
+    if part.start_seconds:
+        earliest = max(earliest, begin + part.start_seconds - 0.5 / spec.fps)
+    return pictures.first_at_or_after(earliest)
+
+
+def _cut(pictures: Any, sound: Any, start: float, spec: ClipSpec, *, hold: bool) -> Window | None:
     """The window at `start`, or None where the file ends before it does."""
-    video = np.empty((spec.num_frames, spec.height, spec.width, 3), np.uint8)
+    video = np.zeros(spec.video_shape, np.uint8)
     for i in range(spec.num_frames):
-        frame = pictures.shown_at(start + i / spec.fps)
+        frame = pictures.shown_at(start + i / spec.fps, hold=hold)
         if frame is None:
             return None
+        if not isinstance(frame, av.VideoFrame):
+            continue  # black
         video[i] = fit(
             frame,
             height=spec.height,
@@ -145,171 +235,105 @@ def _cut(pictures: "_Pictures", sound: "_Sound", start: float, spec: ClipSpec) -
             pixel_aspect=pictures.pixel_aspect,
         )
     first = round(start * spec.sample_rate_hz)
-    slack = round(0.5 / spec.fps * spec.sample_rate_hz)
+    slack = spec.num_samples if hold else round(0.5 / spec.fps * spec.sample_rate_hz)
     audio = sound.samples(first, spec.num_samples, slack=slack)
     return audio if audio is None else Window(start_seconds=start, video=video, audio=audio)
 
 
 @contextlib.contextmanager
 def _streams(
-    path: str | os.PathLike[str], spec: ClipSpec
-) -> Iterator[tuple["_Pictures", "_Sound"]]:
-    """Both readers of a file, with every failure of the decoder as a MediaError."""
+    path: str | os.PathLike[str],
+    sound_path: str | os.PathLike[str] | None,
+    spec: ClipSpec,
+    part: Part,
+    alive: Callable[[], None],
+    threads: int,
+) -> Iterator[tuple[Any, Any, float]]:
+    """Readers of pictures and sound, and the file's beginning on its clock.
+
+    Every failure of the decoder becomes a MediaError.
+    """
+    path = os.fspath(path)
     try:
-        with av.open(os.fspath(path)) as first, av.open(os.fspath(path)) as second:
-            video = [s for s in first.streams.video if not s.disposition & Disposition.attached_pic]
-            if not video:
-                raise MediaError(f"{path}: has no pictures; leave it out of the folder.")
-            if not second.streams.audio:
+        with av.open(path) as first, av.open(os.fspath(sound_path or path)) as second:
+            stream, heard = picture_stream(first), list(second.streams.audio)
+            if stream is None and not (part.black and heard):
+                raise MissingVideoError(
+                    f"{path}: has no moving pictures; leave it out or set on_missing_video='skip'."
+                )
+            if not heard and not part.silence:
                 raise MissingAudioError(
                     f"{path}: has no sound; leave it out or set on_missing_audio='skip'."
                 )
             try:
-                pictures = _Pictures(first, video[0], spec)
-                sound = _Sound(second, second.streams.audio[0], spec)
-                yield pictures, sound
-            except _StreamError as error:
+                begin = begin_seconds(first)
+                for container in (first,) if sound_path else (first, second):
+                    _seek(container, begin + part.start_seconds, part)
+                shift = begin - begin_seconds(second) if sound_path else 0.0
+                sound = _sound(second, spec, shift, alive)
+                pictures = _pictures(first, stream, sound, spec, alive, threads)
+                yield pictures, sound, begin
+            except StreamError as error:
                 raise MediaError(f"{path}: {error}; re-encode it or leave it out.") from error
-    except FFmpegError as error:
+    except (FFmpegError, MemoryError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError(
-            f"{path}: cannot be decoded ({error.strerror}); repair it or leave it out."
+            f"{path}: cannot be decoded ({reason}); repair it or leave it out."
         ) from error
 
 
-class _StreamError(Exception):
-    """A stream is damaged, or its presentation times make no sense."""
+def _seek(container: InputContainer, seconds: float, part: Part) -> None:
+    if part.start_seconds < _SHORTEST_SEEK_SECONDS:
+        return
+    if any(name in _SEEKABLE for name in container.format.name.split(",")):
+        container.seek(round((seconds - _SEEK_MARGIN_SECONDS) * av.time_base), backward=True)
 
 
-class _Pictures:
-    """The frames of one stream by presentation time; times asked for must not go back."""
-
-    def __init__(self, container: InputContainer, stream: av.VideoStream, spec: ClipSpec):
-        stream.thread_type = "AUTO"
-        self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        self._frames = container.decode(stream)
-        rate = stream.average_rate or stream.guessed_rate
-        # One source frame; but a slow or stuttering source holds its frame, and never looks
-        # ahead by more than half of the wanted interval.
-        self._interval = 1.0 / max(float(rate or 0), spec.fps)
-        self._shown: av.VideoFrame | None = None
-        self._next = self._decode()
-        if self._next is None:
-            raise _StreamError("not one frame can be decoded")
-        self.first_seconds: float = _seconds(self._next)
-
-    def first_at_or_after(self, seconds: float) -> float | None:
-        """The time of the first frame at or after `seconds`, or None."""
-        while self._next is not None and _seconds(self._next) < seconds:
-            self._advance()
-        return None if self._next is None else _seconds(self._next)
-
-    def shown_at(self, seconds: float) -> av.VideoFrame | None:
-        """The last frame presented by `seconds` plus half an interval; None after the end."""
-        limit = seconds + 0.5 * self._interval - 1e-4  # a tie goes to the earlier frame
-        while self._next is not None and _seconds(self._next) <= limit:
-            self._advance()
-        if self._next is None and self._shown is not None:
-            duration = float((self._shown.duration or 0) * _base(self._shown)) or self._interval
-            if seconds > _seconds(self._shown) + max(duration, self._interval) - 1e-4:
-                return None
-        return self._shown
-
-    def _advance(self) -> None:
-        self._shown, self._next = self._next, self._decode()
-
-    def _decode(self) -> av.VideoFrame | None:
-        frame = next(self._frames, None)
-        if frame is not None and frame.is_corrupt:
-            raise _StreamError(f"it has a damaged picture at {_seconds(frame):.3f} s")
-        if (
-            frame is not None
-            and self._shown is not None
-            and _seconds(frame) < _seconds(self._shown)
-        ):
-            raise _StreamError(f"its pictures go back in time at {_seconds(frame):.3f} s")
-        return frame
+def _pictures(first: Any, stream: Any, sound: Any, spec: ClipSpec, alive: Any, threads: int) -> Any:
+    if stream is None:
+        return _Black(sound.first_seconds)
+    stream.thread_type = "AUTO"
+    stream.thread_count = threads
+    return Pictures(first, stream, fps=spec.fps, alive=alive)
 
 
-class _Sound:
-    """The samples of one stream by presentation time: sample n is the sound at n / rate seconds."""
-
-    def __init__(self, container: InputContainer, stream: av.AudioStream, spec: ClipSpec):
-        self._rate = spec.sample_rate_hz
-        self._pieces = self._resampled(container.decode(stream))
-        first = next(self._pieces, None)
-        if first is None:
-            raise _StreamError("not one sample of its sound can be decoded")
-        self._start, self._samples = first  # what is held: samples from index _start on
-        self.first_seconds = self._start / self._rate
-
-    def samples(self, first: int, count: int, *, slack: int) -> np.ndarray | None:
-        """Samples [first, first + count) as int16; up to `slack` lacking at an end are silence."""
-        while self._start + len(self._samples) < first + count:
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
-            self._append(*piece, keep_from=first)
-        missing_before = max(self._start - first, 0)
-        missing_after = max(first + count - self._start - len(self._samples), 0)
-        if missing_before > slack or missing_after > slack:
-            return None
-        held = self._samples[max(first - self._start, 0) :][: count - missing_before]
-        held = np.pad(held, (missing_before, missing_after))
-        return np.rint(np.clip(held * 32768.0, -32768, 32767)).astype(np.int16)
-
-    def _append(self, start: int, samples: np.ndarray, *, keep_from: int) -> None:
-        end = self._start + len(self._samples)
-        if start < end:
-            samples = samples[end - start :]
-        hole = np.zeros(max(start - end, 0), np.float32)
-        drop = min(max(keep_from - self._start, 0), len(self._samples))
-        self._samples = np.concatenate([self._samples[drop:], hole, samples])
-        self._start += drop
-
-    def _resampled(self, frames: Iterator[av.AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
-        """(index of the first sample, mono samples) of each piece, in order.
-
-        A run of frames without a hole goes through one resampler, whose output is in step with
-        its input (its filter's delay is taken out); a hole or a new format starts another.
-        """
-        resampler, form, origin, heard, written = None, None, 0.0, 0, 0
-        for frame in frames:
-            start = _seconds(frame)
-            if resampler is not None and form is not None:
-                late = start - (origin + heard / form[0])
-                if late > _LONGEST_HOLE_SECONDS or late < -_LONGEST_OVERLAP_SECONDS:
-                    raise _StreamError(f"its sound jumps by {late:.3f} s at {start:.3f} s")
-                if abs(late) > _JITTER_SECONDS or form != _format(frame):
-                    yield round(origin * self._rate) + written, _mono(resampler.resample(None))
-                    resampler = None
-            if resampler is None:
-                form, origin, heard, written = _format(frame), start, 0, 0
-                resampler = av.AudioResampler(format="fltp", layout=form[1], rate=self._rate)
-            heard += frame.samples
-            piece = _mono(resampler.resample(frame))
-            yield round(origin * self._rate) + written, piece
-            written += len(piece)
-        if resampler is not None:
-            yield round(origin * self._rate) + written, _mono(resampler.resample(None))
+def _sound(second: Any, spec: ClipSpec, shift: float, alive: Any) -> Any:
+    if not second.streams.audio:
+        return _Silence(spec)
+    return Sound(
+        second,
+        second.streams.audio[0],
+        sample_rate_hz=spec.sample_rate_hz,
+        channels=spec.channels,
+        shift_seconds=shift,
+        alive=alive,
+    )
 
 
-def _format(frame: av.AudioFrame) -> tuple[int, str]:
-    return frame.sample_rate, frame.layout.name
+class _Black:
+    """Pictures of a file that has only sound: they last as long as it does."""
+
+    pixel_aspect = 1.0
+
+    def __init__(self, first_seconds: float):
+        self.first_seconds = first_seconds
+
+    def first_at_or_after(self, seconds: float) -> float:
+        return max(self.first_seconds, seconds)
+
+    def shown_at(self, seconds: float, *, hold: bool = False) -> bool:
+        del seconds, hold
+        return True
 
 
-def _mono(frames: list[av.AudioFrame]) -> np.ndarray:
-    """The mean of the channels: unlike a sum of powers it can never clip."""
-    pieces = [frame.to_ndarray().mean(axis=0) for frame in frames if frame is not None]
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+class _Silence:
+    """Sound of a file that has only pictures."""
 
+    first_seconds = -np.inf
 
-def _base(frame: av.VideoFrame | av.AudioFrame) -> Fraction:
-    if frame.time_base is None:
-        raise _StreamError("it has a frame without a presentation time")
-    return frame.time_base
+    def __init__(self, spec: ClipSpec):
+        self._shape = spec.audio_shape
 
-
-def _seconds(frame: av.VideoFrame | av.AudioFrame) -> float:
-    if frame.pts is None:
-        raise _StreamError("it has a frame without a presentation time")
-    return float(frame.pts * _base(frame))
+    def samples(self, first: int, count: int, *, slack: int) -> np.ndarray:
+        del first, slack
+        return np.zeros((count, *self._shape[1:]), np.int16)

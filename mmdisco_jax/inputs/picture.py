@@ -5,7 +5,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-SPATIAL_POLICIES = ("pad", "centre_crop")
+SPATIAL_POLICIES = ("pad", "centre_crop", "resize")
 _INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -19,7 +19,8 @@ def fit(
 ) -> np.ndarray:
     """The frame as it is displayed, uint8 [height width 3].
 
-    "pad": the whole picture, centred on black; "centre_crop": the middle of it, filling the frame.
+    "pad": the whole picture, centred on black; "centre_crop": the middle of it, filling the frame;
+    "resize": the whole picture, stretched to the frame.
     Bicubic (swscale widens the kernel when it shrinks, so there is no aliasing). Turned upright as
     the file's display matrix says, and non-square pixels (`pixel_aspect` = width / height of one)
     are made square.
@@ -30,7 +31,7 @@ def fit(
     if quarter_turns % 2:
         wanted = wanted[::-1]
     scales = wanted / shown
-    scale = scales.max() if policy == "centre_crop" else scales.min()
+    scale = {"centre_crop": scales.max(), "pad": scales.min(), "resize": scales}[policy]
     rows, columns = (int(n) for n in np.maximum(np.rint(shown * scale), 1))
     resized = frame.reformat(
         width=columns, height=rows, format="rgb24", interpolation=_INTERPOLATION

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a dataset is cut from: files of a folder, of a list or of a CSV table, and their splits."""
+
+import csv
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from mmdisco_jax.inputs.media import Part
+
+MEDIA_SUFFIXES = (
+    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
+    ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+)  # fmt: skip
+# Sound beside a picture file of the same name that has none of its own, as a GIF.
+SOUND_SUFFIXES = (".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus")
+SILENT_SUFFIXES = (".gif",)
+CSV_COLUMNS = ("file", "caption", "start_seconds", "split")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One input: a file, or a part of one.
+
+    Attributes:
+      name: of the file, relative to the folder, with forward slashes.
+      path: of the file.
+      sound_path: another file that has the sound, or None.
+      start_seconds: where the part begins, counted from the file's beginning.
+      max_clips: at most so many clips; None for all.
+      caption: a text, or "".
+      split: given by the dataset, or "" for one that `assign_splits` chooses.
+      group: entries of one group share a split; by default the file's name.
+    """
+
+    name: str
+    path: Path
+    sound_path: Path | None = None
+    start_seconds: float = 0.0
+    max_clips: int | None = None
+    caption: str = ""
+    split: str = ""
+    group: str = ""
+
+    def part(self, **stand_ins: bool) -> Part:
+        """The part of the file that becomes clips; `stand_ins` as in `Part`."""
+        return Part(start_seconds=self.start_seconds, max_clips=self.max_clips, **stand_ins)
+
+
+def scan(folder: str | Path) -> list[Entry]:
+    """The media files under `folder`, searched recursively, in the order of their relative names.
+
+    Raises FileNotFoundError for a missing folder or one without media files.
+    """
+    root = _existing(folder)
+    found = [path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES]
+    files = [path for path in found if path.is_file()]
+    if not files:
+        raise FileNotFoundError(
+            f"no media files under {root} (looked for {', '.join(MEDIA_SUFFIXES)}); pass another "
+            "folder or convert the files."
+        )
+    return sorted((_entry(path.relative_to(root).as_posix(), path) for path in files), key=lambda entry: entry.name)
+
+
+def read_list(path: str | Path, folder: str | Path) -> list[Entry]:
+    """The files that a text file names, one a line, absolute or relative to `folder`; in that order.
+
+    Empty lines and lines that begin with # are left out. Raises FileNotFoundError for a missing
+    list, ValueError for one that names no file or a file twice. A named file that is missing is
+    an input like any other: the inspection reports it.
+    """
+    root, lines = _existing(folder), _text(path).splitlines()
+    names = [line.strip() for line in lines]
+    names = [name for name in names if name and not name.startswith("#")]
+    if not names:
+        raise ValueError(f"{path} names no file; write one a line, relative to {root}.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{path} names {twice[0]!r} more than once; leave the others out.")
+    return [_entry(name, root / name) for name in names]
+
+
+def read_csv(path: str | Path, folder: str | Path) -> list[Entry]:
+    """The files of a table with a header: file, and any of caption, start_seconds and split.
+
+    `file` is relative to `folder`. A row with `start_seconds` gives one clip from there on, a row
+    without gives all the clips of its file. Raises FileNotFoundError for a missing table,
+    ValueError that names the row for a value that cannot be.
+    """
+    root = _existing(folder)
+    rows = list(csv.DictReader(_text(path).splitlines()))
+    if not rows or "file" not in rows[0]:
+        raise ValueError(f"{path} needs a header with 'file' and at least one row.")
+    if unknown := sorted(set(rows[0]) - set(CSV_COLUMNS), key=str):
+        raise ValueError(f"{path} has the column {unknown[0]!r}; it may have {CSV_COLUMNS}.")
+    return [_row(root, row, f"{path}, row {n}") for n, row in enumerate(rows, 2)]
+
+
+def assign_splits(
+    entries: Iterable[Entry], fractions: Mapping[str, float], *, seed: int
+) -> list[Entry]:
+    """Entries with a split: their own, or one by a hash of (seed, group) alone.
+
+    `fractions` maps each split but the last to its share of the groups, the last one gets the
+    rest. As a group's split depends on nothing else, no file, good or bad, moves another one.
+    Raises ValueError for shares below 0 or above 1 together.
+    """
+    names, shares = list(fractions), list(fractions.values())
+    if min(shares) < 0 or sum(shares) > 1 + 1e-9:
+        raise ValueError(f"the splits' fractions are {dict(fractions)}, but must add up to 1.")
+    return [
+        entry
+        if entry.split
+        else dataclasses.replace(entry, split=_split_of(entry.group, names, shares, seed))
+        for entry in entries
+    ]
+
+
+def fill_empty_splits(
+    entries: Sequence[Entry], fractions: Mapping[str, float], *, seed: int
+) -> list[Entry]:
+    """Entries where every split with a share has a group, as long as there are enough groups.
+
+    A small folder may leave a split empty by chance: it gets the group that a hash chooses, from a
+    split that has several. To be called with usable files alone, so that no bad one has a say.
+    """
+    entries = list(entries)
+    for wanted in [name for name, share in fractions.items() if share > 0]:
+        groups: dict[str, set[str]] = {}
+        for entry in entries:
+            groups.setdefault(entry.split, set()).add(entry.group)
+        spare = [group for members in groups.values() if len(members) > 1 for group in members]
+        if wanted in groups or not spare:
+            continue
+        moved = min(spare, key=lambda group: _hash(f"{seed}:{wanted}:{group}"))
+        entries = [
+            dataclasses.replace(entry, split=wanted) if entry.group == moved else entry
+            for entry in entries
+        ]
+    return entries
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _split_of(group: str, names: list[str], shares: list[float], seed: int) -> str:
+    place = _hash(f"{seed}:{group}") / 2**64
+    for name, share in zip(names[:-1], shares[:-1], strict=True):
+        if place < share:
+            return name
+        place -= share
+    return names[-1]
+
+
+def _existing(folder: str | Path) -> Path:
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}; pass the folder that holds the media files.")
+    return root
+
+
+def _text(path: str | Path) -> str:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}; pass the list or table of the media files.")
+    return file.read_text(encoding="utf-8-sig")  # spreadsheets begin their files with a mark
+
+
+def _entry(name: str, path: Path) -> Entry:
+    sound = None
+    if path.suffix.lower() in SILENT_SUFFIXES:
+        beside = [path.with_suffix(suffix) for suffix in SOUND_SUFFIXES]
+        sound = next((file for file in beside if file.is_file()), None)
+    return Entry(name=name, path=path, sound_path=sound, group=name)
+
+
+def _row(root: Path, row: dict[str, str], where: str) -> Entry:
+    name, start = (row["file"] or "").strip(), (row.get("start_seconds") or "").strip()
+    if not name:
+        raise ValueError(f"{where}: 'file' is empty; name a file relative to {root}.")
+    entry = _entry(name, root / name)
+    entry = dataclasses.replace(
+        entry, caption=row.get("caption") or "", split=(row.get("split") or "").strip()
+    )
+    if not start:
+        return entry
+    try:
+        seconds = float(start)
+        Part(start_seconds=seconds)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: start_seconds is {start!r}, but must be a number of seconds >= 0."
+        ) from error
+    return dataclasses.replace(entry, start_seconds=seconds, max_clips=1)
