@@ -100,8 +100,9 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         "name": "bounce",
         "dir": "runs/data",
         "options": {"num_train": 16_000, "num_test": 1024, "seed": 0},
-        "flip_probability": 0.5,
-        "num_workers": 0,
+        "flip": "half",  # of clips are mirrored; "off", or "official" for all
+        "num_workers": 0,  # processes that read batches ahead; 0 for threads
+        "prepare_workers": 2,  # processes that cut media files
         "in_memory": True,
     }
     config.clip = {"seconds": 2.0, "fps": 8, "sample_rate_hz": 16_000}

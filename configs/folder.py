@@ -31,8 +31,15 @@ def get_config(argument: str = ".,discriminator") -> ml_collections.ConfigDict:
             "height": SIZE,
             "width": SIZE,
             "sample_rate_hz": RATE_HZ,
+            # What to do with a file that has a problem: "error", "skip" (it is listed in
+            # quarantine.json), or a remedy; data/folder/README.md lists them.
+            "on_corrupt": "skip",
+            "on_missing_video": "skip",
             "on_missing_audio": "skip",
-            "on_bad_file": "skip",
+            "on_short": "skip",
+            "on_duplicate": "skip",
+            "on_silent": "keep",
+            "on_odd_rate": "keep",
             "test_fraction": 0.1,
             "seed": 0,
         }

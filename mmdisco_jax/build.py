@@ -18,6 +18,9 @@ from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
+from mmdisco_jax.inputs.sources import open_source
+from mmdisco_jax.inputs.transforms import FLIPS
+from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import Schedule
@@ -210,6 +213,46 @@ def loop(config: Config) -> LoopSpec:
 
 def data_dir(config: Config) -> Path:
     return Path(config.data.dir)
+
+
+def clips(config: Config, split: str, *, in_memory: bool = False) -> Any:
+    """The config's prepared clips, as raw examples; ValueError if their rates are not its own."""
+    source = open_source(config.data.name, split, data_dir=data_dir(config), in_memory=in_memory)
+    for name in ("fps", "sample_rate_hz"):
+        prepared, wanted = source.metadata.get(name), config.clip[name]
+        if prepared is not None and prepared != wanted:
+            raise ValueError(
+                f"the clips in {source.directory} have {name} = {prepared}, but config.clip.{name} "
+                f"is {wanted}: prepare the data with that rate, or change the config."
+            )
+    return source
+
+
+def fixed_clips(config: Config, split: str) -> Any:
+    """The same, cut into the config's clip length one window after the other, to be measured."""
+    source = clips(config, split)
+    size = window(config, source)
+    return source if size is None else FixedWindows(source, size)
+
+
+def window(config: Config, source: Any) -> WindowSize | None:
+    """The window that is drawn from prepared clips that are longer than the config's; else None."""
+    seconds = config.clip.seconds
+    if source.metadata.get("clip_seconds", seconds) == seconds:
+        return None
+    return WindowSize(
+        num_frames=round(seconds * config.clip.fps),
+        num_samples=round(seconds * config.clip.sample_rate_hz),
+    )
+
+
+def flip_probability(config: Config) -> float:
+    """What `config.data.flip` names."""
+    if config.data.flip not in FLIPS:
+        raise ValueError(
+            f"config.data.flip is {config.data.flip!r}: choose one of {', '.join(FLIPS)}."
+        )
+    return FLIPS[config.data.flip]
 
 
 def sampler(config: Config, variant: str) -> Programs:

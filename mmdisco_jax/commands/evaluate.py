@@ -19,7 +19,6 @@ from mmdisco_jax.commands.levels import write_levels
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.gallery_page import GalleryTable
-from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.metrics import METRICS
 from mmdisco_jax.metrics.api import Batch, Context, Result
 
@@ -83,7 +82,7 @@ def measure(config: Config, clips: Batch, reference: Batch) -> tuple[Result, ...
 
 def _real(config: Config) -> tuple[Batch, Batch]:
     """Two halves of the real test clips: what sets are compared with, and a set to compare."""
-    source = open_source(config.data.name, "test", data_dir=build.data_dir(config))
+    source = build.fixed_clips(config, "test")
     count = min(config.evaluate.num_real, len(source))
     clips = [source[i] for i in range(count)]
     both = {key: np.stack([np.asarray(clip[key]) for clip in clips]) for key in ("video", "audio")}

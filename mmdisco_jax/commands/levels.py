@@ -14,7 +14,6 @@ from mmdisco_jax.build import Config
 from mmdisco_jax.discriminator.levels import measure_levels
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.guidance.joint import residual
-from mmdisco_jax.inputs.sources import open_source
 
 _BATCH = 32
 
@@ -44,7 +43,7 @@ def _measure(config: Config) -> list[dict[str, float]]:
     guided = next(v for v in build.variant_names(config)[::-1])
     disc_params = build.discriminator_params(config, guided)
     logit = build.log_ratio_fn(config, build.discriminator(config)[0], disc_params, models)
-    source = open_source(config.data.name, "test", data_dir=build.data_dir(config))
+    source = build.fixed_clips(config, "test")
     if len(source) < _count(config) or not _count(config):
         raise ValueError(
             f"evaluate.level_pairs={config.evaluate.level_pairs} needs at least {_BATCH} pairs and "

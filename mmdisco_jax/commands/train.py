@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from mmdisco_jax import build, parallel
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.inputs.pipeline import make_train_iterator
-from mmdisco_jax.inputs.sources import open_source
+from mmdisco_jax.inputs.windows import WindowSize
 from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import StoppedError
 from mmdisco_jax.training.metrics_log import read_metrics
@@ -65,16 +65,11 @@ def _train(config: Any, workdir: Path) -> None:
         seed=config.seed,
         start=build.start_params(config, init),
     )
-    source = open_source(
-        config.data.name,
-        "train",
-        data_dir=build.data_dir(config),
-        in_memory=config.data.in_memory,
-    )
+    source = build.clips(config, "train", in_memory=config.data.in_memory)
     with Checkpoints(workdir / "checkpoints", resolved, keep=config.train.keep) as checkpoints:
         state = train(
             task,
-            _batches(config, source),
+            _batches(config, source, build.window(config, source)),
             build.loop(config),
             mesh,
             workdir,
@@ -86,7 +81,7 @@ def _train(config: Any, workdir: Path) -> None:
     _finish(state, resolved, mesh, workdir)
 
 
-def _batches(config: Any, source: Any) -> Any:
+def _batches(config: Any, source: Any, window: WindowSize | None = None) -> Any:
     """The iterator over this process's rows of the batches."""
     return make_train_iterator(
         source,
@@ -94,7 +89,8 @@ def _batches(config: Any, source: Any) -> Any:
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        flip_probability=config.data.flip_probability,
+        flip_probability=build.flip_probability(config),
+        window=window,
         num_workers=config.data.num_workers,
     )
 

@@ -61,14 +61,17 @@ def scan(folder: str | Path) -> list[Entry]:
             f"no media files under {root} (looked for {', '.join(MEDIA_SUFFIXES)}); pass another "
             "folder or convert the files."
         )
-    return sorted((_entry(path.relative_to(root).as_posix(), path) for path in files), key=lambda entry: entry.name)
+    return sorted(
+        (_entry(path.relative_to(root).as_posix(), path) for path in files),
+        key=lambda entry: entry.name,
+    )
 
 
 def read_list(path: str | Path, folder: str | Path) -> list[Entry]:
-    """The files that a text file names, one a line, absolute or relative to `folder`; in that order.
+    """The files that a text file names, one a line, in that order.
 
-    Empty lines and lines that begin with # are left out. Raises FileNotFoundError for a missing
-    list, ValueError for one that names no file or a file twice. A named file that is missing is
+    Names are absolute or relative to `folder`. Empty lines and lines that begin with # are left
+    out. Raises FileNotFoundError for a missing list, ValueError for one that names no file or a file twice. A named file that is missing is
     an input like any other: the inspection reports it.
     """
     root, lines = _existing(folder), _text(path).splitlines()
@@ -118,14 +121,18 @@ def assign_splits(
 
 
 def fill_empty_splits(
-    entries: Sequence[Entry], fractions: Mapping[str, float], *, seed: int
+    entries: Sequence[Entry], clips: Sequence[int], fractions: Mapping[str, float]
 ) -> list[Entry]:
     """Entries where every split with a share has a group, as long as there are enough groups.
 
-    A small folder may leave a split empty by chance: it gets the group that a hash chooses, from a
-    split that has several. To be called with usable files alone, so that no bad one has a say.
+    A small folder may leave a split empty by chance: it gets the group with the fewest `clips`
+    (one number an entry), from a split that has several groups. To be called with usable files
+    alone, so that no bad one has a say.
     """
     entries = list(entries)
+    size: dict[str, int] = {}
+    for entry, count in zip(entries, clips, strict=True):
+        size[entry.group] = size.get(entry.group, 0) + count
     for wanted in [name for name, share in fractions.items() if share > 0]:
         groups: dict[str, set[str]] = {}
         for entry in entries:
@@ -133,7 +140,7 @@ def fill_empty_splits(
         spare = [group for members in groups.values() if len(members) > 1 for group in members]
         if wanted in groups or not spare:
             continue
-        moved = min(spare, key=lambda group: _hash(f"{seed}:{wanted}:{group}"))
+        moved = min(spare, key=lambda group: (size[group], group))
         entries = [
             dataclasses.replace(entry, split=wanted) if entry.group == moved else entry
             for entry in entries

@@ -99,7 +99,9 @@ def inspect(
 
 
 def _corrupt(found: dict[str, Any], reason: str) -> Inspection:
-    return Inspection(**_public(found), problem="corrupt", reason=f"{PROBLEMS['corrupt']}: {reason}")
+    return Inspection(
+        **_public(found), problem="corrupt", reason=f"{PROBLEMS['corrupt']}: {reason}"
+    )
 
 
 def _public(found: dict[str, Any]) -> dict[str, Any]:

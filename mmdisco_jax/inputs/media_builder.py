@@ -8,6 +8,7 @@ that names those options: see data/folder.
 import dataclasses
 import hashlib
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -173,7 +174,7 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                         yield start + low + offset, _example(entry, window)
                 start = end
 
-        pairs = zip(bounds[:-1], bounds[1:], strict=True)
+        pairs = itertools.pairwise(bounds)
         return [lambda first=a, last=b: shard(first, last) for a, b in pairs]
 
 

@@ -61,7 +61,8 @@ def cut(
     if not count and not problem:
         problem = "short"
         reason = f"sound and picture together are shorter than one clip of {spec.clip_seconds} s"
-    return _publish(Piece(path=piece_path, num_clips=count, problem=problem, reason=reason), temporary)
+    made = Piece(path=piece_path, num_clips=count, problem=problem, reason=reason)
+    return _publish(made, temporary)
 
 
 def failed(piece_path: str, reason: str) -> Piece:

@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from mmdisco_jax.inputs.transforms import Example, HorizontalFlip, pair_only
+from mmdisco_jax.inputs.windows import RandomWindow, WindowSize
 
 # A batch is megabytes: grain's default of 500 elements ahead would be gigabytes.
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -28,6 +29,7 @@ def make_train_iterator(
     process_index: int = 0,
     process_count: int = 1,
     flip_probability: float = 0.5,
+    window: WindowSize | None = None,
     num_workers: int = 0,
 ) -> grain.DatasetIterator:
     """Endless iterator of training batches, reshuffled each epoch.
@@ -39,7 +41,8 @@ def make_train_iterator(
       seed: of the order and of the flips, >= 0.
       process_index: this process, in 0..process_count-1.
       process_count: number of processes that share the batch.
-      flip_probability: chance that a clip is mirrored, in [0, 1].
+      flip_probability: chance that a clip is mirrored, in [0, 1]; `FLIPS` names some.
+      window: a window of this size is drawn from each clip; None takes clips whole.
       num_workers: worker processes that read ahead; 0 reads in threads. The batches are the same.
 
     Returns:
@@ -63,6 +66,8 @@ def make_train_iterator(
         )
     stream = grain.MapDataset.source(source).seed(seed).shuffle().map(pair_only)
     stream = stream.repeat().random_map(HorizontalFlip(probability=flip_probability))
+    if window is not None:
+        stream = stream.random_map(RandomWindow(size=window))
     rows = _Rows(
         stream=stream,
         stride=batch_size,

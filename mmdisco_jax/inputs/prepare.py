@@ -102,13 +102,13 @@ def _give_pieces(builder: MediaBuilder, root: Path, num_workers: int, show: Show
     show(rows)
     require_allowed(entries, inspections, policies)
     used = [row for row in rows if row.used]
-    pieces = cut_all(
-        [row.entry for row in used], spec, policies, work, num_workers=num_workers
-    )
+    pieces = cut_all([row.entry for row in used], spec, policies, work, num_workers=num_workers)
     rows, chosen = _after(rows, pieces, policies)
     show(rows)
     require_allowed(entries, [row.inspection for row in rows], policies)
-    kept = fill_empty_splits([e for e, _ in chosen], options.shares(), seed=options.seed)
+    kept = fill_empty_splits(
+        [entry for entry, _ in chosen], [piece.num_clips for _, piece in chosen], options.shares()
+    )
     _require_clips(rows, kept)
     cut = [(entry, piece) for entry, (_, piece) in zip(kept, chosen, strict=True)]
     builder.give(cut, reports(rows))

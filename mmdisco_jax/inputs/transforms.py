@@ -10,6 +10,11 @@ import numpy as np
 Example = dict[str, np.ndarray]
 
 
+# Chance of a mirrored clip by name. "official": MM-Diffusion's code means one half, and mirrors
+# every training clip (and none that it measures).
+FLIPS = {"off": 0.0, "half": 0.5, "official": 1.0}
+
+
 def pair_only(example: dict) -> Example:
     """Keeps `video` and `audio`; truth and file names do not reach the device."""
     return {"video": example["video"], "audio": example["audio"]}
