@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TFDS builder of `landscape`: nature scenes with their sound, as MM-Diffusion released them."""
+
+import dataclasses
+import re
+
+from mmdisco_jax.inputs.entries import Entry, scan, split_by_folder
+from mmdisco_jax.inputs.media_builder import MediaBuilder, MediaOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(MediaOptions):
+    """Those of `MediaOptions`; `folder` is the released one.
+
+    Files in a folder `train` or `test` are of that split. Of others a tenth, by source video, are
+    `test`.
+    """
+
+    def entries(self) -> list[Entry]:
+        return [_grouped(entry) for entry in split_by_folder(scan(self.folder))]
+
+    def shares(self) -> dict[str, float]:
+        return {"test": 0.1, "train": 0.9}
+
+
+def _grouped(entry: Entry) -> Entry:
+    """Clips cut from one source end in a number: they share a split, so none leaks."""
+    stem = re.sub(r"([_-]\d+)+$", "", entry.path.stem)
+    return dataclasses.replace(entry, group=stem or entry.path.stem)
+
+
+class Builder(MediaBuilder):
+    """Builder of `landscape`; see README.md."""
+
+    OPTIONS = Options

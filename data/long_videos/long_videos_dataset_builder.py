@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TFDS builder of `long_videos`: consecutive pieces of long videos, split by video.
+
+The recipe of Paredes La Torre's datasets (13 h of a game, 64 h of concerts; arXiv 2603.16093): the
+first seconds are skipped, then pieces of 34 s follow one another, and 90, 5 and 5 % of the videos
+go to train, eval and test. Theirs are cut at key frames and so drift in length; these are exact.
+"""
+
+import dataclasses
+
+from mmdisco_jax.inputs.entries import Entry, scan
+from mmdisco_jax.inputs.media_builder import MediaBuilder, MediaOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(MediaOptions):
+    """Those of `MediaOptions`, with clips of 34 s; `skip_seconds` of each video's start are not used.
+
+    A video no longer than that has no clip, and counts as short.
+    """
+
+    clip_seconds: float = 34.0
+    skip_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.skip_seconds < 0:
+            raise ValueError(f"skip_seconds is {self.skip_seconds}, but must be >= 0.")
+
+    def entries(self) -> list[Entry]:
+        return [
+            dataclasses.replace(entry, start_seconds=self.skip_seconds)
+            for entry in scan(self.folder)
+        ]
+
+    def shares(self) -> dict[str, float]:
+        return {"test": 0.05, "eval": 0.05, "train": 0.9}
+
+
+class Builder(MediaBuilder):
+    """Builder of `long_videos`; see README.md."""
+
+    OPTIONS = Options
