@@ -104,6 +104,9 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         "num_workers": 0,  # processes that read batches ahead; 0 for threads
         "prepare_workers": 2,  # processes that cut media files
         "in_memory": True,
+        # A folder: `prepare` encodes the training clips into it once, and `train` reads them from
+        # there. For codecs that cost more than reading; these do not. Not with flips.
+        "latents": "",
     }
     config.clip = {"seconds": 2.0, "fps": 8, "sample_rate_hz": 16_000}
     config.schedules = {"audio": _linear_schedule(), "video": _linear_schedule()}

@@ -16,8 +16,8 @@ from mmdisco_jax.codecs import CODECS
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
-from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
+from mmdisco_jax.inputs.cache import open_cache, read_cache
 from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.inputs.transforms import FLIPS
 from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
@@ -74,14 +74,14 @@ def base_model(config: Config, modality: str) -> tuple[nnx.GraphDef, Any]:
 def base_loss(config: Config, modality: str) -> tuple[LossFn, Any]:
     """The loss of one base model over raw batches, and its initialiser."""
     graphdef, init = base_model(config, modality)
-    schedule, codec = schedules(config)[modality], codecs(config)[modality]
+    schedule, encode = schedules(config)[modality], encoders(config)[modality]
     sampler = TimeSampler(num_timesteps=schedule.num_timesteps, **config.train.time.to_dict())
     max_weight = config.train.max_weight
 
     def loss_fn(params, frozen, batch, key, step):
         del frozen, step
         model = nnx.merge(graphdef, params)
-        x0 = codec.encode(batch[modality])
+        x0 = encode(batch[modality])
         return noise_prediction(model, x0, key, schedule, sampler, max_weight=max_weight)
 
     return loss_fn, init
@@ -133,7 +133,7 @@ def denoise_fn(models: dict[str, Any]) -> DenoiseFn:
 def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
     """The discriminator's loss over raw batches, its initialiser, and what stays frozen."""
     graphdef, init = discriminator(config)
-    noise, code = schedules(config), codecs(config)
+    noise, encode = schedules(config), encoders(config)
     train = config.train
     spec = ObjectiveSpec(**train.objective.to_dict())
     levels = next(iter(noise.values())).num_timesteps
@@ -155,7 +155,7 @@ def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
             residual=lambda h: residual(h, noise),
         )
         model = pair_model(graphdef, params, models)
-        x0 = {m: code[m].encode(batch[m]) for m in code}
+        x0 = {m: encode[m](batch[m]) for m in encode}
         return objective(model, x0, frozen["fakes"], key, step, problem, spec)
 
     return loss_fn, init, frozen
@@ -168,7 +168,23 @@ def fakes(config: Config) -> dict[str, jax.Array]:
             "training with generated fakes needs config.weights.fakes: run prepare with "
             "--config.fakes.num_samples=N, then give the folder it names."
         )
-    return jax.tree.map(jnp.asarray, read_all(Path(config.weights.fakes)))
+    cache = open_cache(
+        config.weights.fakes, {"weights": base_digests(config.weights, config.bases)}
+    )
+    return jax.tree.map(jnp.asarray, read_cache(cache))
+
+
+def latents_key(config: Config, directory: Path) -> dict[str, Any]:
+    """What decides the latents of the clips that are prepared in `directory`."""
+    codecs_text = json.loads(config.to_json_best_effort())["codecs"]
+    return {"clips": directory.parent.name, "codecs": codecs_text, "clip": config.clip.to_dict()}
+
+
+def encoders(config: Config) -> dict[str, Any]:
+    """Functions {m: batch of clips -> latents}; cached latents are taken as they are."""
+    if config.data.latents:
+        return {m: lambda x: x for m in config.codecs}
+    return {m: codec.encode for m, codec in codecs(config).items()}
 
 
 def training_task(config: Config) -> tuple[LossFn, Any, Any]:
@@ -226,6 +242,19 @@ def clips(config: Config, split: str, *, in_memory: bool = False) -> Any:
                 f"is {wanted}: prepare the data with that rate, or change the config."
             )
     return source
+
+
+def training_examples(config: Config) -> Any:
+    """What training reads: clips, or their latents if `config.data.latents` names a cache."""
+    source = clips(config, "train", in_memory=config.data.in_memory and not config.data.latents)
+    if not config.data.latents:
+        return source
+    if config.data.flip != "off":
+        raise ValueError(
+            f"config.data.flip is {config.data.flip!r}, but cached latents cannot be mirrored: set "
+            "config.data.flip=off, or config.data.latents=''."
+        )
+    return open_cache(config.data.latents, latents_key(config, source.directory))
 
 
 def fixed_clips(config: Config, split: str) -> Any:

@@ -14,9 +14,9 @@ from mmdisco_jax.inputs.media_builder import MediaBuilder, MediaOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(MediaOptions):
-    """Those of `MediaOptions`, with clips of 34 s; `skip_seconds` of each video's start are not used.
+    """Those of `MediaOptions`, with clips of 34 s.
 
-    A video no longer than that has no clip, and counts as short.
+    The first `skip_seconds` of each video are not used; one that is no longer counts as short.
     """
 
     clip_seconds: float = 34.0

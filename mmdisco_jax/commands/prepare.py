@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`prepare`: writes the config's dataset, once; and the base models' fakes if asked."""
+"""`prepare`: writes the config's dataset, once; and, if asked, its latents and fakes."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from rich.table import Table
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.fakes import write_fakes
+from mmdisco_jax.commands.latents import write_latents
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.preflight_page import PreflightFile, preflight_html
 from mmdisco_jax.inputs.inspection import PROBLEMS
@@ -32,6 +33,8 @@ def run(config: Config, workdir: Path) -> None:
         show=lambda rows: _show(rows, config, workdir),
         **config.data.options.to_dict(),
     )
+    if config.data.latents:
+        summary["latents"] = write_latents(config)
     if config.fakes.num_samples:
         summary["fakes"] = write_fakes(config, workdir)
     print(json.dumps(summary, indent=2))

@@ -27,7 +27,7 @@ from mmdisco_jax.training.weights import save_weights
 _IDENTITY = ("seed", "data", "schedules", "codecs", "bases", "discriminator", "weights", "train")
 # ... and so may these keys, which say where and when things are written, not what is learnt.
 _FREE = (
-    *("data.dir", "data.in_memory", "data.num_workers"),
+    *("data.dir", "data.in_memory", "data.num_workers", "data.prepare_workers"),
     *("train.log_every", "train.save_every", "train.keep", "train.restore"),
 )
 
@@ -65,7 +65,7 @@ def _train(config: Any, workdir: Path) -> None:
         seed=config.seed,
         start=build.start_params(config, init),
     )
-    source = build.clips(config, "train", in_memory=config.data.in_memory)
+    source = build.training_examples(config)
     with Checkpoints(workdir / "checkpoints", resolved, keep=config.train.keep) as checkpoints:
         state = train(
             task,

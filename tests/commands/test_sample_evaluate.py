@@ -13,7 +13,9 @@ import pytest
 from configs import bounce
 from mmdisco_jax import build, parallel
 from mmdisco_jax.commands import evaluate, prepare, sample
+from mmdisco_jax.commands.fakes import write_fakes
 from mmdisco_jax.export.clips import read_all
+from mmdisco_jax.inputs.cache import StaleCacheError
 from mmdisco_jax.training.weights import save_weights
 from tests.randoms import random_params
 from tests.training import processes
@@ -188,3 +190,25 @@ def test_a_damaged_shard_is_named(config, sampled, tmp_path):
         read_all(folder)
     with pytest.raises(FileNotFoundError, match="run the sample command"):
         read_all(tmp_path / "nothing")
+
+
+def test_fakes_are_cached_and_stale_ones_refused(config, tmp_path):
+    some = config.copy_and_resolve_references()
+    some.fakes.num_samples, some.fakes.batch_size = 3, 2
+    made = write_fakes(some, tmp_path)
+    some.weights.fakes = made["directory"]
+    fakes = build.fakes(some)
+    assert {m: x.shape for m, x in fakes.items()} == {
+        "audio": (3, 64, 32, 1),
+        "video": (3, 16, 32, 32, 3),
+    }
+    assert np.any(np.asarray(fakes["video"][0] != fakes["video"][1]))
+    before = (tmp_path / "fakes" / "examples_00000000.array_record").stat().st_mtime_ns
+    write_fakes(some, tmp_path)
+    assert (tmp_path / "fakes" / "examples_00000000.array_record").stat().st_mtime_ns == before
+    some.weights.audio = some.weights.video
+    with pytest.raises(StaleCacheError, match=r"fakes is stale: it was made with weights"):
+        build.fakes(some)
+    some.weights.fakes = ""
+    with pytest.raises(ValueError, match=r"needs config\.weights\.fakes: run prepare"):
+        build.fakes(some)

@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 from configs.bounce import get_config
 from mmdisco_jax import build
 from mmdisco_jax.commands import train
+from mmdisco_jax.commands.latents import write_latents
+from mmdisco_jax.inputs.cache import StaleCacheError
 from mmdisco_jax.inputs.prepare import prepare
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
@@ -58,8 +60,7 @@ def trained(config, tmp_path_factory) -> Iterator[Path]:
 def first_loss(config: Any) -> float:
     """The loss of the first batch and the initial parameters, without the training's machinery."""
     loss_fn, init, frozen = build.training_task(config)
-    source = train.open_source("bounce", "train", data_dir=config.data.dir)
-    batch = next(train._batches(config, source))
+    batch = next(train._batches(config, build.training_examples(config)))
     key = jax.random.fold_in(jax.random.key(config.seed + 1), 0)
     return float(jax.jit(loss_fn)(init(jax.random.key(config.seed)), frozen, batch, key, 0)[0])
 
@@ -81,6 +82,27 @@ def test_a_run_leaves_weights_config_report_and_metrics(config, trained):
     trace = loss_trace(read_metrics(trained))
     assert len(trace) == STEPS
     np.testing.assert_allclose(trace[0], first_loss(config), rtol=1e-5)
+
+
+def test_cached_latents_train_as_clips_do(config, tmp_path):
+    plain = config.copy_and_resolve_references()
+    plain.data.flip = "off"
+    cached = plain.copy_and_resolve_references()
+    cached.data.latents = str(tmp_path / "latents")
+    assert write_latents(cached)["examples"] == 16
+    traces = []
+    for number, one in enumerate((plain, cached)):
+        train.run(one, tmp_path / str(number))
+        traces.append(loss_trace(read_metrics(tmp_path / str(number))))
+    np.testing.assert_allclose(traces[1], traces[0], rtol=1e-4)
+    with pytest.raises(ValueError, match=r"flip is 'half'.*cannot be mirrored"):
+        mirrored = cached.copy_and_resolve_references()
+        mirrored.data.flip = "half"
+        build.training_examples(mirrored)
+    with pytest.raises(StaleCacheError, match="latents is stale: it was made with codecs"):
+        other = cached.copy_and_resolve_references()
+        other.codecs.audio.low = -5.0
+        build.training_examples(other)
 
 
 def test_after_sigterm_the_same_command_ends_with_the_same_files(
