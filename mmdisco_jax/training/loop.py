@@ -3,6 +3,7 @@
 
 import dataclasses
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,9 +99,12 @@ def fit(
         MetricsLog(workdir, first) as log,
         _bar(first, spec.num_steps) as bar,
     ):
-        window_start = batches.get_state()
+        window_start, waited = batches.get_state(), 0.0
         for number in range(first + 1, spec.num_steps + 1):
-            state, metrics = step(state, frozen, place(next(batches)), key)
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            state, metrics = step(state, frozen, place(batch), key)
             window.append(metrics)
             if len(window) > _AHEAD:
                 jax.block_until_ready(window[-1 - _AHEAD]["loss"])
@@ -110,9 +114,9 @@ def fit(
             if saving or number % spec.log_every == 0:
                 rows = jax.device_get(window)
                 _require_finite(rows, number, window_start, records)
-                log.write(number, rows)
+                log.write(number, rows, waited)
                 bar.set_postfix(loss=f"{rows[-1]['loss']:.4f}")
-                window, window_start = [], batches.get_state()
+                window, window_start, waited = [], batches.get_state(), 0.0
             if saving:
                 save(state)
             if stopping and number < spec.num_steps and stop.signal:

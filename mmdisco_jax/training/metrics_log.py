@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of a run: one JSON line per window of steps, and the same numbers for TensorBoard.
 
-A line holds the window's last `step`, `seconds` of training up to there, the mean of each metric
-over the window, and `loss_trace`, the loss of every single step. Lines beyond the step that a run
+A line holds the window's last `step`, `seconds` of training up to there, `data_wait_share` (of the
+window's time, that in which the host waited for batches, while the device may have been busy), the
+mean of each metric over the window, and `loss_trace`, the loss of every single step. Lines beyond the step that a run
 resumes from are dropped, so the file never holds a step twice.
 """
 
@@ -35,7 +36,7 @@ class MetricsLog:
             self._before = rows[-1]["seconds"] if rows else 0.0
             _rewrite(self._path, rows)
             self._board = SummaryWriter(str(workdir), purge_step=step + 1)
-        self._start = time.monotonic()
+        self._start = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -49,16 +50,26 @@ class MetricsLog:
         if self._writes:
             self._board.close()
 
-    def write(self, step: int, window: list[dict[str, np.ndarray]]) -> None:
-        """The metrics of the steps up to `step`, one dict each; on disk when this returns."""
+    def write(
+        self, step: int, window: list[dict[str, np.ndarray]], waited_seconds: float = 0.0
+    ) -> None:
+        """The metrics of the steps up to `step`, one dict each; on disk when this returns.
+
+        `waited_seconds`: how long the host waited for the window's batches.
+        """
         if not self._writes:
             return
         means = _means(window)
         for name, value in means.items():
             self._board.add_scalar(name, value, step)
-        seconds = round(self._before + time.monotonic() - self._start, 3)
+        now = time.monotonic()
+        share = round(waited_seconds / max(now - self._last, 1e-9), 4)
+        self._last = now
+        self._board.add_scalar("data_wait_share", share, step)
+        seconds = round(self._before + now - self._start, 3)
         losses = [float(metrics["loss"]) for metrics in window]
-        row = {"step": step, "seconds": seconds, **means, "loss_trace": losses}
+        row = {"step": step, "seconds": seconds, "data_wait_share": share}
+        row |= {**means, "loss_trace": losses}
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
