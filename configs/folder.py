@@ -40,6 +40,7 @@ def get_config(argument: str = ".,discriminator") -> ml_collections.ConfigDict:
             "on_duplicate": "skip",
             "on_silent": "keep",
             "on_odd_rate": "keep",
+            "spatial": "centre_crop",  # or "pad" with black (as MM-Diffusion), or "resize"
             "test_fraction": 0.1,
             "seed": 0,
         }

@@ -17,6 +17,7 @@ from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
 from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
+from mmdisco_jax.inputs import DATASETS
 from mmdisco_jax.inputs.cache import open_cache, read_cache
 from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.inputs.transforms import FLIPS
@@ -233,7 +234,8 @@ def data_dir(config: Config) -> Path:
 
 def clips(config: Config, split: str, *, in_memory: bool = False) -> Any:
     """The config's prepared clips, as raw examples; ValueError if their rates are not its own."""
-    source = open_source(config.data.name, split, data_dir=data_dir(config), in_memory=in_memory)
+    where = _prepared(config) or config.data.name
+    source = open_source(where, split, data_dir=data_dir(config), in_memory=in_memory)
     for name in ("fps", "sample_rate_hz"):
         prepared, wanted = source.metadata.get(name), config.clip[name]
         if prepared is not None and prepared != wanted:
@@ -242,6 +244,20 @@ def clips(config: Config, split: str, *, in_memory: bool = False) -> Any:
                 f"is {wanted}: prepare the data with that rate, or change the config."
             )
     return source
+
+
+def _prepared(config: Config) -> Path | None:
+    """The folder of the very dataset that the config's options describe, if it is there.
+
+    None where the media are gone, or have changed since: then the one dataset there is will do.
+    """
+    builder = DATASETS.get(config.data.name)
+    try:
+        name = builder.config(**config.data.options.to_dict()).name
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    folder = data_dir(config) / config.data.name / name / str(builder.VERSION)
+    return folder if folder.is_dir() else None
 
 
 def training_examples(config: Config) -> Any:

@@ -214,7 +214,8 @@ def _first_start(
     """The time of the first frame of the part for which there is sound; None without one."""
     earliest = sound.first_seconds - 0.5 / spec.fps
     if part.start_seconds:
-        earliest = max(earliest, begin + part.start_seconds - 0.5 / spec.fps)
+        # Containers round times to a millisecond.
+        earliest = max(earliest, begin + part.start_seconds - 2e-3)
     return pictures.first_at_or_after(earliest)
 
 

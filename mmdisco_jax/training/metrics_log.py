@@ -3,8 +3,8 @@
 
 A line holds the window's last `step`, `seconds` of training up to there, `data_wait_share` (of the
 window's time, that in which the host waited for batches, while the device may have been busy), the
-mean of each metric over the window, and `loss_trace`, the loss of every single step. Lines beyond the step that a run
-resumes from are dropped, so the file never holds a step twice.
+mean of each metric over the window, and `loss_trace`, the loss of every single step. Lines beyond
+the step that a run resumes from are dropped, so the file never holds a step twice.
 """
 
 import json
