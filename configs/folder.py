@@ -5,8 +5,10 @@ r"""Your own videos: the bounce recipe on any folder of media with sound.
     python launch.py train   --config=configs/folder.py:/path/to/videos,video \
         --workdir=runs/mine/video
 
-The argument is FOLDER[,TARGET], with TARGET as in configs/bounce.py. Clips of 1.6 s: 16 frames of
-64 x 64 at 10 fps and 16 kHz, as MM-Diffusion's. Small models: a start to grow from, no result.
+The argument is FOLDER[,TARGET[,DATASET]], with TARGET as in configs/bounce.py and DATASET one of
+`DATASETS` (data/DATASET/README.md). Clips of 1.6 s: 16 frames of 64 x 64 at 10 fps and 16 kHz, as
+MM-Diffusion's; training draws them from the longer records that most datasets have. Small models:
+a start to grow from, no result.
 """
 
 from typing import Any
@@ -17,16 +19,27 @@ from configs import bounce
 
 SIZE, FRAMES, FPS, SECONDS, RATE_HZ = 64, 16, 10, 1.6, 16_000
 MEL_FRAMES, MELS, HOP = 64, 64, 400
+# Options of each, beside those that all share.
+DATASETS = {
+    "folder": {"clip_seconds": SECONDS, "files": "", "table": "", "test_fraction": 0.1},
+    "landscape": {"clip_seconds": 10.0},
+    "aist_plus_plus": {"clip_seconds": 6.4},
+    "long_videos": {"clip_seconds": 34.0, "skip_seconds": 10.0},
+    "vggsound": {"clip_seconds": 10.0, "table": "vggsound.csv"},
+}
 
 
-def get_config(argument: str = ".,discriminator") -> ml_collections.ConfigDict:
-    folder, _, target = argument.partition(",")
+def get_config(argument: str = ".") -> ml_collections.ConfigDict:
+    folder, target, dataset = (*argument.split(","), "", "")[:3]
     config: Any = bounce.get_config(target or "discriminator")
+    dataset = dataset or "folder"
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}.")
     with config.unlocked():
-        config.data.name = "folder"
+        config.data.name = dataset
         config.data.options = {
+            **DATASETS[dataset],
             "folder": folder,
-            "clip_seconds": SECONDS,
             "fps": FPS,
             "height": SIZE,
             "width": SIZE,
@@ -41,7 +54,6 @@ def get_config(argument: str = ".,discriminator") -> ml_collections.ConfigDict:
             "on_silent": "keep",
             "on_odd_rate": "keep",
             "spatial": "centre_crop",  # or "pad" with black (as MM-Diffusion), or "resize"
-            "test_fraction": 0.1,
             "seed": 0,
         }
     config.data.in_memory = False

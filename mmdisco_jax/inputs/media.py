@@ -216,6 +216,8 @@ def _first_start(
     if part.start_seconds:
         # Containers round times to a millisecond.
         earliest = max(earliest, begin + part.start_seconds - 2e-3)
+    if earliest == np.inf:
+        return None  # the sound ends before the place sought
     return pictures.first_at_or_after(earliest)
 
 
@@ -268,10 +270,10 @@ def _streams(
                 )
             try:
                 begin = begin_seconds(first)
-                for container in (first,) if sound_path else (first, second):
-                    _seek(container, begin + part.start_seconds, part)
+                _seek(first, begin, part)
+                sought = not sound_path and _seek(second, begin, part)
                 shift = begin - begin_seconds(second) if sound_path else 0.0
-                sound = _sound(second, spec, shift, alive)
+                sound = _sound(second, spec, shift, sought, alive)
                 pictures = _pictures(first, stream, sound, spec, alive, threads)
                 yield pictures, sound, begin
             except StreamError as error:
@@ -283,11 +285,14 @@ def _streams(
         ) from error
 
 
-def _seek(container: InputContainer, seconds: float, part: Part) -> None:
-    if part.start_seconds < _SHORTEST_SEEK_SECONDS:
-        return
-    if any(name in _SEEKABLE for name in container.format.name.split(",")):
-        container.seek(round((seconds - _SEEK_MARGIN_SECONDS) * av.time_base), backward=True)
+def _seek(container: InputContainer, begin: float, part: Part) -> bool:
+    """Goes to a key frame well before the part, where that pays and is exact; whether it did."""
+    names = container.format.name.split(",")
+    if part.start_seconds < _SHORTEST_SEEK_SECONDS or not set(names) & set(_SEEKABLE):
+        return False
+    seconds = begin + part.start_seconds - _SEEK_MARGIN_SECONDS
+    container.seek(round(seconds * av.time_base), backward=True)
+    return True
 
 
 def _pictures(first: Any, stream: Any, sound: Any, spec: ClipSpec, alive: Any, threads: int) -> Any:
@@ -298,7 +303,7 @@ def _pictures(first: Any, stream: Any, sound: Any, spec: ClipSpec, alive: Any, t
     return Pictures(first, stream, fps=spec.fps, alive=alive)
 
 
-def _sound(second: Any, spec: ClipSpec, shift: float, alive: Any) -> Any:
+def _sound(second: Any, spec: ClipSpec, shift: float, sought: bool, alive: Any) -> Any:
     if not second.streams.audio:
         return _Silence(spec)
     return Sound(
@@ -307,6 +312,7 @@ def _sound(second: Any, spec: ClipSpec, shift: float, alive: Any) -> Any:
         sample_rate_hz=spec.sample_rate_hz,
         channels=spec.channels,
         shift_seconds=shift,
+        sought=sought,
         alive=alive,
     )
 

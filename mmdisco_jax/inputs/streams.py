@@ -7,6 +7,7 @@ or a hole in the sound leaves the offset between picture and sound as the file h
 drifts: a file with an 8 ms hole every 1.7 s of sound is off by 0.4 s after 90 s.)
 """
 
+import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
@@ -16,11 +17,14 @@ from av.container import InputContainer
 
 # Containers round times to 1 ms or so; sound off by more than this has a hole or an overlap.
 _JITTER_SECONDS = 0.004
+_ROUNDING_SECONDS = 1.1e-3
 _LONGEST_HOLE_SECONDS = 600.0
 _LONGEST_OVERLAP_SECONDS = 1.0
 # 8K video has 33 million. A damaged header can ask for a thousand times as much memory.
 LARGEST_PIXELS = 1 << 26
 _HIGHEST_RATE_HZ = 1_000_000
+
+_BLOCK_SAMPLES = 8192  # resampled at once: a call for every frame costs more than the decoding
 
 CHANNEL_POLICIES = ("mono", "left", "stereo")
 
@@ -59,10 +63,8 @@ class Pictures:
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self._alive = alive
         self._frames = container.decode(stream)
-        rate = stream.average_rate or stream.guessed_rate
-        # One source frame; but a slow or stuttering source holds its frame, and never looks
-        # ahead by more than half of the wanted interval.
-        self._interval = 1.0 / max(float(rate or 0), fps)
+        # Not the rate that the file claims: 1000 Hz or 90 kHz is common where it varies.
+        self._interval = self._step = 1.0 / fps
         self._shown: av.VideoFrame | None = None
         self._next = self._decode()
         if self._next is None:
@@ -76,21 +78,27 @@ class Pictures:
         return None if self._next is None else seconds_of(self._next)
 
     def shown_at(self, seconds: float, *, hold: bool = False) -> av.VideoFrame | None:
-        """The last frame presented by `seconds` plus half an interval.
+        """The frame presented nearest to `seconds`, but none more than half an interval ahead.
 
         After the stream's end None, or with `hold` its last frame.
         """
-        limit = seconds + 0.5 * self._interval - 1e-4  # a tie goes to the earlier frame
-        while self._next is not None and seconds_of(self._next) <= limit:
+        while self._next is not None:
+            early = 0.5 * self._step - 1e-4  # a tie goes to the earlier frame
+            if seconds_of(self._next) > seconds + early:
+                break
             self._advance()
         if self._next is None and self._shown is not None and not hold:
-            duration = float((self._shown.duration or 0) * _base(self._shown)) or self._interval
-            if seconds > seconds_of(self._shown) + max(duration, self._interval) - 1e-4:
+            duration = float((self._shown.duration or 0) * _base(self._shown))
+            if seconds > seconds_of(self._shown) + max(duration, self._step) - 1e-4:
                 return None
         return self._shown or self._next
 
     def _advance(self) -> None:
         self._shown, self._next = self._next, self._decode()
+        if self._shown is not None and self._next is not None:
+            # A slow or stuttering source holds its frame: the next one is not shown far too early.
+            step = seconds_of(self._next) - seconds_of(self._shown)
+            self._step = min(step, self._interval)
 
     def _decode(self) -> av.VideoFrame | None:
         self._alive()
@@ -117,6 +125,7 @@ class Sound:
       channels: "mono" is the mean of all channels (unlike a sum of powers it can never clip),
         "left" the first one, "stereo" two, mixed down or doubled where the file has another number.
       shift_seconds: added to the stream's times.
+      sought: whether the container is read from a place that was sought in it.
       alive: called before every frame is decoded.
 
     Raises StreamError, here and later.
@@ -130,18 +139,20 @@ class Sound:
         sample_rate_hz: int,
         channels: str = "mono",
         shift_seconds: float = 0.0,
+        sought: bool = False,
         alive: Callable[[], None] = _nothing,
     ):
-        if not 0 < stream.rate <= _HIGHEST_RATE_HZ:
-            raise StreamError(f"its sound claims {stream.rate} samples a second")
+        _check_rate(stream.rate)
         self._rate, self._channels, self._shift = sample_rate_hz, channels, shift_seconds
         self._alive = alive
-        self._pieces = self._resampled(container.decode(stream))
+        self._stream, self._sought = stream, sought
+        self._pieces = self._runs(container.decode(stream))
         first = next(self._pieces, None)
-        if first is None:
+        if first is None and not sought:
             raise StreamError("not one sample of its sound can be decoded")
-        self._start, self._samples = first  # what is held: samples from index _start on
-        self.first_seconds = self._start / self._rate
+        # What is held: samples from index _start on. Sound may end before the place sought.
+        self._start, self._samples = first or (0, np.zeros((2, 0), np.float32))
+        self.first_seconds = np.inf if first is None else self._start / self._rate
 
     def samples(self, first: int, count: int, *, slack: int) -> np.ndarray | None:
         """Samples [first, first + count) as int16 [count] or [count 2].
@@ -182,44 +193,123 @@ class Sound:
         self._samples = np.concatenate([self._samples[:, drop:], hole, samples], axis=1)
         self._start += drop
 
-    def _resampled(self, frames: Iterator[av.AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
+    def _runs(self, frames: Iterator[av.AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
         """(index of the first sample, samples [c n]) of each piece, in order.
 
-        A run of frames without a hole goes through one resampler, whose output is in step with
-        its input (its filter's delay is taken out); a hole or a new format starts another.
+        A hole or a new format ends a run of frames, and begins another.
         """
-        resampler, form, origin, heard, written = None, None, 0.0, 0, 0
+        run = None
         self._alive()
+        if self._sought:
+            next(frames, None)  # which the decoder may have cut
         for frame in frames:
             self._alive()
             start = seconds_of(frame) + self._shift
-            if resampler is not None and form is not None:
-                late = start - (origin + heard / form[0])
+            if run is not None:
+                late = run.late(start)
                 if late > _LONGEST_HOLE_SECONDS or late < -_LONGEST_OVERLAP_SECONDS:
                     raise StreamError(f"its sound jumps by {late:.3f} s at {start:.3f} s")
-                if abs(late) > _JITTER_SECONDS or form != _format(frame):
-                    yield round(origin * self._rate) + written, self._mix(resampler.resample(None))
-                    resampler = None
-            if resampler is None:
-                form, origin, heard, written = _format(frame), start, 0, 0
-                layout = "stereo" if self._channels == "stereo" else form[1]
-                resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
-            heard += frame.samples
-            piece = self._mix(resampler.resample(frame))
-            yield round(origin * self._rate) + written, piece
-            written += piece.shape[1]
-        if resampler is not None:
-            yield round(origin * self._rate) + written, self._mix(resampler.resample(None))
+                if abs(late) > _JITTER_SECONDS or run.form != _format(frame):
+                    yield run.add(None)
+                    run = _Run(frame, start, rate=self._rate, channels=self._channels)
+            else:
+                start = self._counted(frame) + self._shift
+                run = _Run(frame, start, rate=self._rate, channels=self._channels)
+            yield run.add(frame)
+        if run is not None:
+            yield run.add(None)
 
-    def _mix(self, frames: list[av.AudioFrame]) -> np.ndarray:
-        """Float32 [c n]."""
-        pieces = [frame.to_ndarray() for frame in frames if frame is not None]
-        if not pieces:
-            return np.zeros((2 if self._channels == "stereo" else 1, 0), np.float32)
-        whole = np.concatenate(pieces, axis=1)
+    def _counted(self, frame: av.AudioFrame) -> float:
+        """When the frame is presented, to the sample, counted in frames from the stream's first.
+
+        Only after a seek: containers that round their times leave it open by up to a millisecond.
+        """
+        start = seconds_of(frame)
+        if not (self._sought and frame.samples) or self._stream.start_time is None:
+            return start
+        # The stream's first frame began before its first sample that is heard.
+        length = frame.samples / frame.sample_rate
+        whole = float(self._stream.start_time * _base(frame))
+        whole -= self._stream.codec_context.delay / frame.sample_rate
+        counted = whole + round((start - whole) / length) * length
+        return counted if abs(counted - start) < _ROUNDING_SECONDS else start
+
+
+class _Run:
+    """Sound without a hole, resampled onto whole multiples of 1 / rate on the file's clock.
+
+    Where it is cut or begun does not change a sample, but for what the filter hears at its ends.
+
+    Args:
+      frame: the first.
+      start: when it is presented, seconds.
+      rate: the wanted one.
+      channels: as of `Sound`.
+    """
+
+    def __init__(self, frame: av.AudioFrame, start: float, *, rate: int, channels: str):
+        self.form = _format(frame)
+        self._start, self._heard = start, 0
+        self._channels, self._count = channels, 2 if channels == "stereo" else 1
+        source = frame.sample_rate
+        _check_rate(source)
+        # Packed, since PyAV crashes on planar frames of eight channels and more. Mixed by `_mixed`,
+        # since FFmpeg makes stereo of mono at -3 dB.
+        many = channels == "stereo" and frame.layout.nb_channels > 2
+        layout = "stereo" if many else self.form[1]
+        self._unpacker = av.AudioResampler(format="flt", layout=layout, rate=source)
+        self._layout = "stereo" if channels == "stereo" else "mono"
+        self._resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=rate)
+        # The clocks of source and result agree once in `step` samples of the source: there the
+        # resampler begins, with silence before the first frame.
+        divisor = math.gcd(source, rate)
+        step = source // divisor
+        first = round(start * source)
+        lead = first % step
+        self._waiting = [np.zeros((self._count, lead), np.float32)]
+        self._fed = 0
+        self._index = (first - lead) // step * (rate // divisor)
+        self._skip = math.ceil(Fraction(lead * rate, source))
+
+    def late(self, start: float) -> float:
+        """By how many seconds a frame presented at `start` is later than the end of the run."""
+        return start - (self._start + self._heard / self.form[0])
+
+    def add(self, frame: av.AudioFrame | None) -> tuple[int, np.ndarray]:
+        """(index of the first sample, samples [c n]) of what is ready now; None ends the run."""
+        self._heard += 0 if frame is None else frame.samples
+        unpacked = self._unpacker.resample(frame)
+        self._waiting += [self._mixed(piece) for piece in unpacked if piece is not None]
+        frames = []
+        if frame is None or sum(piece.shape[1] for piece in self._waiting) >= _BLOCK_SAMPLES:
+            frames = self._resample_waiting()
+        if frame is None:
+            frames += self._resampler.resample(None)
+        pieces = [piece.to_ndarray() for piece in frames if piece is not None]
+        ready = np.concatenate([np.zeros((self._count, 0), np.float32), *pieces], axis=1)
+        skipped = min(self._skip, ready.shape[1])
+        index = self._index + self._skip
+        self._index += ready.shape[1]
+        self._skip -= skipped
+        return index, ready[:, skipped:]
+
+    def _mixed(self, frame: av.AudioFrame) -> np.ndarray:
+        """The wanted channels of a packed frame, float32 [c n]."""
+        samples = np.asarray(frame.to_ndarray()).reshape(-1, frame.layout.nb_channels).T
         if self._channels == "stereo":
-            return whole
-        return whole[:1] if self._channels == "left" else whole.mean(axis=0, keepdims=True)
+            return samples[[0, -1]]
+        return samples[:1] if self._channels == "left" else samples.mean(axis=0, keepdims=True)
+
+    def _resample_waiting(self) -> list[av.AudioFrame]:
+        samples = np.concatenate(self._waiting, axis=1)
+        self._waiting = []
+        if not samples.shape[1]:
+            return []
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
+        frame.sample_rate, frame.time_base = self.form[0], Fraction(1, self.form[0])
+        frame.pts = self._fed
+        self._fed += frame.samples
+        return self._resampler.resample(frame)
 
 
 def seconds_of(frame: av.VideoFrame | av.AudioFrame) -> float:
@@ -234,6 +324,11 @@ def _check_size(width: int, height: int) -> None:
         raise StreamError(
             f"its pictures claim {width} x {height} pixels, beyond the limit of {LARGEST_PIXELS}"
         )
+
+
+def _check_rate(rate: int) -> None:
+    if not 0 < rate <= _HIGHEST_RATE_HZ:
+        raise StreamError(f"its sound claims {rate} samples a second")
 
 
 def _format(frame: av.AudioFrame) -> tuple[int, str]:

@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips from media files against the closed form of what the files hold at each time."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import soundfile
 
 from mmdisco_jax.inputs.media import (
     ClipSpec,
     MediaError,
     MissingAudioError,
+    MissingVideoError,
+    Part,
     decode_window,
     iter_windows,
 )
 from tests.inputs.clock_media import seconds_of, tone, write_clock
+from tests.inputs.transcode import LAYOUTS, write_media
 
 SPEC = ClipSpec(clip_seconds=0.5, fps=10, height=16, width=16, sample_rate_hz=16_000)
 STEADY = [i / 30 for i in range(60)]
@@ -99,6 +105,41 @@ def test_sound_is_the_mean_of_the_channels(tmp_path):
     assert np.abs(window.audio / 32768.0 - 0.75 * tone(times)).max() < 0.01
 
 
+@pytest.mark.parametrize(
+    ("channels", "gains", "wanted"),
+    [
+        ("left", (1.0, 0.5), 1.0),
+        ("stereo", (1.0, 0.5), [1.0, 0.5]),
+        ("stereo", (1.0,), [1.0, 1.0]),
+    ],
+)
+def test_channels_are_as_wanted(tmp_path, channels, gains, wanted):
+    path = write_clock(
+        tmp_path / "gains.mkv",
+        frame_seconds=STEADY,
+        sound_runs=[(0.0, 2.0)],
+        channel_gains=gains,
+    )
+    spec = dataclasses.replace(SPEC, channels=channels)
+    window = decode_window(path, 0.5, spec)
+    assert window.audio.shape == spec.audio_shape
+    times = 0.5 + np.arange(SPEC.num_samples) / SPEC.sample_rate_hz
+    truth = np.multiply.outer(tone(times), wanted)
+    assert np.abs(window.audio / 32768.0 - truth).max() < 0.01
+
+
+@pytest.mark.parametrize(("channels", "wanted"), [("mono", 0.2), ("left", 1.0)])
+def test_sound_of_eight_channels(tmp_path, channels, wanted):
+    pictures = write_clock(tmp_path / "a.mkv", frame_seconds=STEADY, sound_runs=[(0.0, 2.0)])
+    gains = np.array([1.0, 0.6, 0, 0, 0, 0, 0, 0])
+    wave = np.multiply.outer(tone(np.arange(44_100) / 44_100), gains)
+    soundfile.write(tmp_path / "a.wav", wave, 44_100)
+    spec = dataclasses.replace(SPEC, channels=channels)
+    window = next(iter_windows(pictures, spec, sound_path=tmp_path / "a.wav"))
+    times = np.arange(SPEC.num_samples) / SPEC.sample_rate_hz
+    assert np.abs(window.audio / 32768.0 - wanted * tone(times))[100:].max() < 0.01
+
+
 @pytest.mark.parametrize("policy", ["pad", "centre_crop"])
 @pytest.mark.parametrize("size", [(16, 32), (32, 16), (32, 32)])
 def test_aspect_is_kept(tmp_path, policy, size):
@@ -112,6 +153,72 @@ def test_aspect_is_kept(tmp_path, policy, size):
     rows, columns = (frame.max(axis=(1, 2)) > 20).sum(), (frame.max(axis=(0, 2)) > 20).sum()
     whole = {(16, 32): (8, 16), (32, 16): (16, 8), (32, 32): (16, 16)}[size]
     assert (rows, columns) == (whole if policy == "pad" else (16, 16))
+
+
+def test_resize_stretches_the_whole_picture(tmp_path):
+    pictures = np.zeros((30, 32, 64, 3), np.uint8)
+    pictures[:, :, :16] = 255  # its left quarter
+    path, _ = write_media(
+        tmp_path / "quarter",
+        LAYOUTS["mkv"],
+        pictures=pictures,
+        frame_seconds=STEADY[:30],
+        sound=np.zeros(44_100),
+    )
+    frame = decode_window(path, 0.0, dataclasses.replace(SPEC, spatial="resize")).video[0]
+    lit = frame.min(axis=2) > 125
+    assert lit[:, :4].all() and not lit[:, 4:].any()
+
+
+def test_silence_stands_for_missing_sound(tmp_path):
+    path = write_clock(tmp_path / "a.mkv", frame_seconds=STEADY, sound_runs=[], channel_gains=())
+    windows = list(iter_windows(path, SPEC, Part(silence=True, start_seconds=0.4)))
+    assert [w.start_seconds for w in windows] == pytest.approx([0.4, 0.9, 1.4])
+    for window in windows:
+        assert window.audio.shape == SPEC.audio_shape and not window.audio.any()
+        assert np.abs(times_of(window) - wanted_times(window)).max() < 0.0242
+
+
+def test_black_stands_for_missing_pictures(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(np.arange(32_000) / 16_000), 16_000)
+    with pytest.raises(MissingVideoError, match=r"a.wav.*no moving pictures"):
+        list(iter_windows(path, SPEC))
+    windows = list(iter_windows(path, SPEC, Part(black=True)))
+    assert [w.start_seconds for w in windows] == [0.0, 0.5, 1.0, 1.5]
+    for window in windows:
+        assert window.video.shape == SPEC.video_shape and not window.video.any()
+        assert tone_error(window) < 1e-3
+
+
+def test_short_file_holds_its_last_picture_and_ends_in_silence(tmp_path):
+    path = write_clock(tmp_path / "a.mkv", frame_seconds=STEADY[:8], sound_runs=[(0.0, 0.25)])
+    assert list(iter_windows(path, SPEC)) == []
+    (window,) = iter_windows(path, SPEC, Part(hold=True))
+    assert times_of(window) == pytest.approx([0, 0.1, 0.2, 7 / 30, 7 / 30], abs=0.0075)
+    assert tone_error(window, keep=slice(3900)) < 0.03
+    assert not window.audio[4100:].any()
+
+
+def test_a_file_that_is_long_enough_is_not_held(tmp_path):
+    path = write_clock(tmp_path / "a.mkv", frame_seconds=STEADY, sound_runs=[(0.0, 1.7)])
+    assert len(list(iter_windows(path, SPEC, Part(hold=True)))) == 3
+    windows = list(iter_windows(path, SPEC, Part(max_clips=2)))
+    assert [window.start_seconds for window in windows] == [0.0, 0.5]
+
+
+def test_absurd_size_is_refused_by_name(tmp_path):
+    path = write_clock(
+        tmp_path / "a.mkv", frame_seconds=STEADY[:2], sound_runs=[(0.0, 1.0)], size=(256, 512)
+    )
+    whole = path.read_bytes()
+    for name, was, claim in ((b"\xb0", 512, 20_000), (b"\xba", 256, 10_000)):  # width, height
+        field = name + b"\x82" + was.to_bytes(2, "big")
+        assert whole.count(field) == 1
+        whole = whole.replace(field, field[:2] + claim.to_bytes(2, "big"))
+    path.write_bytes(whole)
+    with pytest.raises(MediaError, match=r"a.mkv.*20000 x 10000 pixels, beyond the limit"):
+        list(iter_windows(path, SPEC))
 
 
 def test_decode_window_agrees_with_iteration(tmp_path):
