@@ -4,8 +4,13 @@
 import csv
 import dataclasses
 import hashlib
+import io
+import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from mmdisco_jax.inputs.media import Part
 
@@ -16,6 +21,7 @@ MEDIA_SUFFIXES = (
 # Sound beside a picture file of the same name that has none of its own, as a GIF.
 SOUND_SUFFIXES = (".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus")
 SILENT_SUFFIXES = (".gif",)
+SPLITS = ("train", "eval", "test")
 CSV_COLUMNS = ("file", "caption", "start_seconds", "split")
 
 
@@ -51,11 +57,17 @@ class Entry:
 def scan(folder: str | Path) -> list[Entry]:
     """The media files under `folder`, searched recursively, in the order of their relative names.
 
-    Raises FileNotFoundError for a missing folder or one without media files.
+    Whatever has the name of a media file and is no folder counts, so that what cannot be read is
+    reported; links to folders are not followed. Raises FileNotFoundError for a missing folder or
+    one without media files, OSError for a folder in it that cannot be read.
     """
     root = _existing(folder)
-    found = [path for path in root.rglob("*") if path.suffix.lower() in MEDIA_SUFFIXES]
-    files = [path for path in found if path.is_file()]
+    files = [
+        Path(place, name)
+        for place, _, names in os.walk(root, onerror=_raise)
+        for name in names
+        if Path(name).suffix.lower() in MEDIA_SUFFIXES
+    ]
     if not files:
         raise FileNotFoundError(
             f"no media files under {root} (looked for {', '.join(MEDIA_SUFFIXES)}); pass another "
@@ -71,15 +83,15 @@ def read_list(path: str | Path, folder: str | Path) -> list[Entry]:
     """The files that a text file names, one a line, in that order.
 
     Names are absolute or relative to `folder`. Empty lines and lines that begin with # are left
-    out. Raises FileNotFoundError for a missing list, ValueError for one that names no file or a file twice. A named file that is missing is
-    an input like any other: the inspection reports it.
+    out. A named file that is missing is an input like any other: the inspection reports it. Raises
+    FileNotFoundError for a missing list, ValueError for one that names no file or a file twice.
     """
-    root, lines = _existing(folder), _text(path).splitlines()
+    root, lines = _existing(folder), _text(path).split("\n")
     names = [line.strip() for line in lines]
     names = [name for name in names if name and not name.startswith("#")]
     if not names:
         raise ValueError(f"{path} names no file; write one a line, relative to {root}.")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{path} names {twice[0]!r} more than once; leave the others out.")
     return [_entry(name, root / name) for name in names]
 
@@ -92,12 +104,28 @@ def read_csv(path: str | Path, folder: str | Path) -> list[Entry]:
     ValueError that names the row for a value that cannot be.
     """
     root = _existing(folder)
-    rows = list(csv.DictReader(_text(path).splitlines()))
-    if not rows or "file" not in rows[0]:
+    (_, header), *rows = _table(path) or [(0, [])]
+    if not rows or "file" not in header:
         raise ValueError(f"{path} needs a header with 'file' and at least one row.")
-    if unknown := sorted(set(rows[0]) - set(CSV_COLUMNS), key=str):
-        raise ValueError(f"{path} has the column {unknown[0]!r}; it may have {CSV_COLUMNS}.")
-    return [_row(root, row, f"{path}, row {n}") for n, row in enumerate(rows, 2)]
+    if unknown := sorted({n for n in header if n not in CSV_COLUMNS or header.count(n) > 1}):
+        raise ValueError(
+            f"{path} has the column {unknown[0]!r}; it may have each of {CSV_COLUMNS} once."
+        )
+    entries: dict[Entry, int] = {}
+    for line, cells in rows:
+        entry = _row(root, header, cells, f"{path}, line {line}")
+        if (other := entries.setdefault(entry, line)) != line:
+            raise ValueError(f"{path}, line {line}: is the same as line {other}; leave one out.")
+    return list(entries)
+
+
+def split_by_folder(entries: Iterable[Entry], splits: Sequence[str] = SPLITS) -> list[Entry]:
+    """Entries of files that lie in a folder named like a split get that split."""
+    done = []
+    for entry in entries:
+        named = [part for part in entry.name.lower().split("/")[:-1] if part in splits]
+        done.append(dataclasses.replace(entry, split=named[0]) if named else entry)
+    return done
 
 
 def assign_splits(
@@ -162,7 +190,8 @@ def _split_of(group: str, names: list[str], shares: list[float], seed: int) -> s
 
 
 def _existing(folder: str | Path) -> Path:
-    root = Path(folder).expanduser()
+    # Absolute, so that no name can begin like an address ("http:") to the decoder.
+    root = Path(folder).expanduser().absolute()
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; pass the folder that holds the media files.")
     return root
@@ -172,7 +201,31 @@ def _text(path: str | Path) -> str:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; pass the list or table of the media files.")
-    return file.read_text(encoding="utf-8-sig")  # spreadsheets begin their files with a mark
+    try:
+        return file.read_text(encoding="utf-8-sig")  # spreadsheets begin their files with a mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error}; save it as such.") from error
+
+
+def _table(path: str | Path) -> list[tuple[int, list[str]]]:
+    """(line it ends in, cells) of each row that is not empty."""
+    rows = []
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        for cells in reader:
+            rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: is no CSV ({error}).") from error
+    return [(line, cells) for line, cells in rows if cells]
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _shown(name: str) -> str:
+    """The name as text that can be written: bytes that are not UTF-8 become \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _entry(name: str, path: Path) -> Entry:
@@ -180,18 +233,25 @@ def _entry(name: str, path: Path) -> Entry:
     if path.suffix.lower() in SILENT_SUFFIXES:
         beside = [path.with_suffix(suffix) for suffix in SOUND_SUFFIXES]
         sound = next((file for file in beside if file.is_file()), None)
+    name = _shown(name)
     return Entry(name=name, path=path, sound_path=sound, group=name)
 
 
-def _row(root: Path, row: dict[str, str], where: str) -> Entry:
-    name, start = (row["file"] or "").strip(), (row.get("start_seconds") or "").strip()
+def _row(root: Path, header: list[str], cells: list[str], where: str) -> Entry:
+    if len(cells) != len(header):
+        raise ValueError(
+            f"{where}: has {len(cells)} cells, but the header has {len(header)}; put a text that "
+            "has a comma in quotes."
+        )
+    row = dict(zip(header, cells, strict=True))
+    name, split = row["file"].strip(), row.get("split", "").strip()
     if not name:
         raise ValueError(f"{where}: 'file' is empty; name a file relative to {root}.")
+    if split and (not re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII) or split == "all"):
+        raise ValueError(f"{where}: split is {split!r}, but must be a word, such as train or test.")
     entry = _entry(name, root / name)
-    entry = dataclasses.replace(
-        entry, caption=row.get("caption") or "", split=(row.get("split") or "").strip()
-    )
-    if not start:
+    entry = dataclasses.replace(entry, caption=row.get("caption", ""), split=split)
+    if not (start := row.get("start_seconds", "").strip()):
         return entry
     try:
         seconds = float(start)

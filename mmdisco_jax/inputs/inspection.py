@@ -9,6 +9,7 @@ import base64
 import dataclasses
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 
+from mmdisco_jax.inputs.container import open_media
 from mmdisco_jax.inputs.media import ClipSpec, begin_seconds, picture_stream
 from mmdisco_jax.inputs.picture import fit
 from mmdisco_jax.inputs.streams import Pictures, Sound, StreamError
@@ -33,6 +35,8 @@ PROBLEMS = {
 }
 SILENCE_PEAK = 1e-4  # of full scale: -80 dB; the dither of 16 bits is 3e-5
 _THUMBNAIL_PIXELS = 96
+# A header damaged to 1 Hz would make hours of a few kilobytes.
+_LOWEST_RATE_HZ = 1000
 # A file whose streams end so much before what its header says has lost its end.
 _LOST_SECONDS = 0.5
 _LOST_SHARE = 0.02
@@ -82,18 +86,22 @@ def inspect(
     """
     found: dict[str, Any] = {}
     try:
-        found["num_bytes"] = os.stat(path).st_size
+        found["num_bytes"] = _num_bytes(path)
+        if sound_path is not None:
+            _num_bytes(sound_path)
         found["sha256"] = _digest(path, sound_path, alive)
-        with av.open(path) as container:
+        with open_media(path) as container:
             found |= _pictures(container, spec, alive)
-        with av.open(path) as container:
+        with open_media(path) as container:
             found["thumbnail"] = _thumbnail(container, spec, alive)
-        with av.open(sound_path or path) as container:
+        with open_media(sound_path or path) as container:
             found |= _sound(container, alive)
     except StreamError as error:
         return _corrupt(found, str(error))
-    except (FFmpegError, OSError, MemoryError, UnicodeDecodeError, ValueError) as error:
+    except (FFmpegError, OSError, MemoryError) as error:
         return _corrupt(found, getattr(error, "strerror", None) or str(error) or "no memory")
+    except Exception as error:  # a damaged file may break any assumption
+        return _corrupt(found, f"{type(error).__name__}: {error}")
     problem, reason = _problem(found, spec)
     return Inspection(**_public(found), problem=problem, reason=reason)
 
@@ -106,6 +114,15 @@ def _corrupt(found: dict[str, Any], reason: str) -> Inspection:
 
 def _public(found: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not key.startswith("_")}
+
+
+def _num_bytes(path: str) -> int:
+    """The file's size; StreamError for what is no file: a pipe or a device may never end."""
+    state = os.stat(path)
+    if not stat.S_ISREG(state.st_mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        raise StreamError(f"it is {kinds.get(stat.S_IFMT(state.st_mode), 'a device')}, not a file")
+    return state.st_size
 
 
 def _digest(path: str, sound_path: str | None, alive: Callable[[], None]) -> str:
@@ -130,6 +147,8 @@ def _pictures(container: Any, spec: ClipSpec, alive: Callable[[], None]) -> dict
     stream = picture_stream(container)
     if stream is None:
         return found
+    if stream.codec_context is None:
+        raise StreamError("no decoder knows its pictures")
     found |= {"width": stream.width, "height": stream.height}
     found["video_codec"] = stream.codec_context.name
     found["_claimed_video"] = (stream.duration or 0) * float(stream.time_base or 0)
@@ -156,6 +175,7 @@ def _thumbnail(container: Any, spec: ClipSpec, alive: Callable[[], None]) -> str
     stream = picture_stream(container)
     if stream is None:
         return ""
+    stream.codec_context.thread_count = 1  # as they are cut
     pictures = Pictures(container, stream, fps=spec.fps, alive=alive)
     frame = pictures.shown_at(pictures.first_seconds)
     if frame is None:
@@ -175,6 +195,10 @@ def _sound(container: Any, alive: Callable[[], None]) -> dict[str, Any]:
     if not container.streams.audio:
         return {}
     stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise StreamError("no decoder knows its sound")
+    if stream.rate < _LOWEST_RATE_HZ:
+        raise StreamError(f"its sound claims {stream.rate} samples a second")
     found: dict[str, Any] = {
         "sample_rate_hz": stream.rate,
         "channels": stream.channels,

@@ -5,6 +5,7 @@ A piece is an array_record of clips as raw bytes; beside it lies a note in JSON 
 the input, written last.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from mmdisco_jax.inputs.isolation import WorkError, unhurried
 from mmdisco_jax.inputs.media import ClipSpec, MediaError, Part, Window, iter_windows
 
 _WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -39,30 +41,65 @@ def cut(
     part: Part,
     piece_path: str,
     alive: Callable[[], None],
-    threads: int,
 ) -> Piece:
-    """Cuts one input into a piece; a note that is already there is taken as it is."""
-    if (made := read_note(piece_path)) is not None:
-        return made
+    """Cuts one input into a piece. Raises WorkError if the piece cannot be written."""
     temporary = f"{piece_path}.{os.getpid()}.part"
     count, problem, reason = 0, "", ""
-    writer = ArrayRecordWriter(temporary, _WRITER_OPTIONS)
-    try:
-        windows = iter_windows(
-            path, spec, part, sound_path=sound_path, alive=alive, threads=threads
-        )
-        for window in windows:
+    windows = _windows(path, sound_path, spec, part, alive)
+    with _disk_to_blame(piece_path):
+        writer = ArrayRecordWriter(temporary, _WRITER_OPTIONS)
+    while True:
+        try:
+            window = next(windows, None)
+        except MediaError as error:
+            problem, reason = "corrupt", _text(error)
+            break
+        if window is None:
+            break
+        with _disk_to_blame(piece_path):
             writer.write(_pack(window))
-            count += 1
-    except MediaError as error:
-        problem, reason = "corrupt", str(error)
-    finally:
-        writer.close()
+        count += 1
     if not count and not problem:
         problem = "short"
         reason = f"sound and picture together are shorter than one clip of {spec.clip_seconds} s"
     made = Piece(path=piece_path, num_clips=count, problem=problem, reason=reason)
-    return _publish(made, temporary)
+    with _disk_to_blame(piece_path), unhurried():
+        writer.close()
+        _replace(temporary, piece_path)
+        return _note(made)
+
+
+def _windows(
+    path: str, sound_path: str | None, spec: ClipSpec, part: Part, alive: Callable[[], None]
+) -> Iterator[Window]:
+    """As `iter_windows`; whatever the decoder raises is a MediaError."""
+    for name in (path, sound_path):
+        if name is not None and not os.path.isfile(name):
+            raise MediaError(f"{name}: is missing, or not a file; leave it out.")
+    try:
+        # One thread: with several, what a decoder makes of damage depends on their number.
+        yield from iter_windows(path, spec, part, sound_path=sound_path, alive=alive, threads=1)
+    except MediaError:
+        raise
+    except Exception as error:
+        raise MediaError(f"{path}: cannot be decoded ({type(error).__name__}: {error}).") from error
+
+
+def _text(error: Exception) -> str:
+    """Its message, without the odd bytes that a file's name may have."""
+    return str(error).encode("utf-8", "backslashreplace").decode()
+
+
+@contextlib.contextmanager
+def _disk_to_blame(path: str) -> Iterator[None]:
+    """A failure inside is one of writing, for which no input is to blame."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter is array_record's
+        raise WorkError(
+            f"cannot write {path}: {error}. Free disk space, or choose another data_dir; then run "
+            "again to go on."
+        ) from error
 
 
 def failed(piece_path: str, reason: str) -> Piece:
@@ -71,9 +108,24 @@ def failed(piece_path: str, reason: str) -> Piece:
 
 
 def read_note(piece_path: str) -> Piece | None:
-    """The piece that is already there, or None."""
-    note = Path(f"{piece_path}.json")
-    return Piece(**json.loads(note.read_text()) | {"path": piece_path}) if note.exists() else None
+    """The piece that is already there, or None; a torn one, after a power failure, is none."""
+    try:
+        note = json.loads(Path(f"{piece_path}.json").read_text())
+        piece = Piece(**note | {"path": piece_path})
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return piece if not piece.num_clips or _length(piece_path) == piece.num_clips else None
+
+
+def _length(path: str) -> int:
+    """The number of clips in the file; 0 for one that is missing or torn."""
+    try:
+        reader = ArrayRecordReader(path)
+        count = reader.num_records()
+        reader.close()  # a torn file may be told only here
+        return count
+    except RuntimeError:
+        return 0
 
 
 def read_piece(piece: Piece, spec: ClipSpec, first: int, last: int) -> Iterator[Window]:
@@ -100,15 +152,23 @@ def _unpack(record: bytes, spec: ClipSpec) -> Window:
     )
 
 
-def _publish(piece: Piece, temporary: str) -> Piece:
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, piece.path)
-    return _note(piece)
-
-
 def _note(piece: Piece) -> Piece:
     temporary = f"{piece.path}.json.{os.getpid()}.part"
     Path(temporary).write_text(json.dumps(dataclasses.asdict(piece)))
-    os.replace(temporary, f"{piece.path}.json")
+    _replace(temporary, f"{piece.path}.json")
     return piece
+
+
+def _replace(temporary: str, path: str) -> None:
+    """A rename that is on the disk at the return, and what is renamed before it."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(os.path.dirname(path))
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -58,16 +58,17 @@ class PolicyError(ValueError):
 
 
 def mark_duplicates(
-    entries: Sequence[Entry], inspections: Sequence[Inspection]
+    entries: Sequence[Entry], inspections: Sequence[Inspection], policies: Policies
 ) -> list[Inspection]:
     """The inspections, where a file with the content of an earlier one is a duplicate.
 
-    Parts of one file are no duplicates, and a corrupt file stays corrupt.
+    Parts of one file are no duplicates, and a file that is left out (or is an error) for a problem
+    of its own keeps that problem.
     """
     first: dict[str, str] = {}
     marked = []
     for entry, inspection in zip(entries, inspections, strict=True):
-        if inspection.sha256 and inspection.problem not in ("corrupt", "missing_video"):
+        if inspection.sha256 and policies.action(inspection.problem) not in ("error", "skip"):
             other = first.setdefault(inspection.sha256, entry.name)
             if other != entry.name:
                 inspection = dataclasses.replace(

@@ -3,6 +3,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -75,8 +76,8 @@ def cut_all(
     stand_ins = policies.stand_ins()
     names = [str(work / f"{_safe(entry)}.array_record") for entry in entries]
     made = {name: piece for name in names if (piece := read_note(name)) is not None}
-    todo = [i for i, name in enumerate(names) if name not in made]
-    threads = max(1, (os.cpu_count() or 1) // num_workers)
+    # Rows of a table that differ in nothing but their captions share a piece.
+    todo = [i for name, i in dict(zip(names, itertools.count())).items() if name not in made]
     jobs = (
         (
             str(entries[i].path),
@@ -84,7 +85,6 @@ def cut_all(
             spec,
             entries[i].part(**stand_ins),
             names[i],
-            threads,
         )
         for i in todo
     )
@@ -98,8 +98,11 @@ def cut_all(
 
 
 def after_cutting(inspection: Inspection, piece: Piece) -> Inspection:
-    """The inspection, with a problem that only cutting has shown."""
-    if not piece.problem or inspection.problem:
+    """The inspection, with a problem that only cutting has shown.
+
+    A smaller one that is known does not hide it: a silent file may have damaged pictures.
+    """
+    if not piece.problem or inspection.problem == "corrupt":
         return inspection
     return dataclasses.replace(inspection, problem=piece.problem, reason=piece.reason)
 
@@ -111,10 +114,8 @@ def _inspect(path: str, sound_path: str | None, spec: ClipSpec) -> Inspection:
     return inspect(path, sound_path, spec, alive)
 
 
-def _cut(
-    path: str, sound_path: str | None, spec: ClipSpec, part: Any, piece_path: str, threads: int
-) -> Piece:
-    return cut(path, sound_path, spec, part, piece_path, alive, threads)
+def _cut(path: str, sound_path: str | None, spec: ClipSpec, part: Any, piece_path: str) -> Piece:
+    return cut(path, sound_path, spec, part, piece_path, alive)
 
 
 def _read_log(log: Path) -> dict[tuple[str, str | None], Inspection]:
@@ -124,10 +125,14 @@ def _read_log(log: Path) -> dict[tuple[str, str | None], Inspection]:
         return known
     whole = 0
     for line in log.read_bytes().splitlines(keepends=True):
+        try:
+            path, sound, facts = json.loads(line)
+            inspection = Inspection(**facts)
+        except (ValueError, TypeError):
+            break
         if not line.endswith(b"\n"):
             break
-        path, sound, facts = json.loads(line)
-        known[path, sound] = Inspection(**facts)
+        known[path, sound] = inspection
         whole += len(line)
     os.truncate(log, whole)
     return known
@@ -135,7 +140,7 @@ def _read_log(log: Path) -> dict[tuple[str, str | None], Inspection]:
 
 def _safe(entry: Entry) -> str:
     """A file name for the entry's piece."""
-    text = json.dumps([entry.name, entry.start_seconds, entry.max_clips])
+    text = json.dumps([str(entry.path), entry.start_seconds, entry.max_clips])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

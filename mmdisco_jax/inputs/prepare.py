@@ -2,25 +2,24 @@
 """Builds a dataset once; what is already there is kept, what is half there goes on."""
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from mmdisco_jax.inputs import DATASETS
 from mmdisco_jax.inputs.entries import Entry, assign_splits, fill_empty_splits
 from mmdisco_jax.inputs.media_builder import MediaBuilder, cut_key
 from mmdisco_jax.inputs.pieces import Piece
-from mmdisco_jax.inputs.policies import counts, mark_duplicates, require_allowed
+from mmdisco_jax.inputs.policies import Policies, counts, mark_duplicates, require_allowed
 from mmdisco_jax.inputs.preflight import Row, after_cutting, cut_all, inspect_all
+from mmdisco_jax.inputs.work_folder import claim, discard, discard_if_last, locked
 
 REPORT_FILE, QUARANTINE_FILE = "preflight.json", "quarantine.json"
 Show = Callable[[Sequence[Row]], None]
@@ -64,37 +63,54 @@ def prepare(
     root.mkdir(parents=True, exist_ok=True)
     builder = builder_class(config=config, data_dir=str(root), file_format="array_record")
     target = Path(builder.data_dir)
-    with _locked(target.parent):
+    work = None
+    if isinstance(builder, MediaBuilder):
+        entries = builder.options.entries()
+        work = root / builder.name / f"pieces.{cut_key(builder.options, entries)}"
+    with locked(target.parent):
         already = builder.is_prepared()
         for leftover in target.parent.glob(f"incomplete.*_{target.name}"):
             shutil.rmtree(leftover)
-        if not already:
-            _build(builder, root, num_workers, show)
+        if already and work is not None:
+            discard_if_last(work, config.name)
+        elif work is not None:
+            with locked(work):
+                claim(work, config.name)
+                _give_pieces(builder, entries, work, num_workers, show)
+                _build(builder, target)
+                discard(work)
+        elif not already:
+            _build(builder, target)
     return _summary(name, tfds.builder_from_directory(target), target, already)
 
 
-def _build(builder: Any, root: Path, num_workers: int, show: Show) -> None:
-    work = None
-    if isinstance(builder, MediaBuilder):
-        work = _give_pieces(builder, root, num_workers, show)
+def _serialized(serializer: ExampleSerializer, example: Any) -> bytes:
+    """As TFDS does it, but equal examples give equal bytes: it leaves the fields' order to chance."""
+    return serializer.get_tf_example(example).SerializeToString(deterministic=True)
+
+
+def _build(builder: Any, target: Path) -> None:
     # Beyond 1 GB TFDS would spill records to disk through TensorFlow, unshuffled ones too.
     shuffle.MAX_MEM_BUFFER_SIZE = 1 << 40
-    # TFDS makes a folder for downloads even where nothing is downloaded.
-    with tempfile.TemporaryDirectory() as downloads:
+    ExampleSerializer.serialize_example = _serialized
+    # TFDS makes a folder for downloads even where nothing is downloaded; named so that the next
+    # run removes it if this one is killed.
+    downloads = target.with_name(f"incomplete.downloads_{target.name}")
+    try:
         builder.download_and_prepare(download_dir=downloads)
-    if work is not None:
-        shutil.rmtree(work)
+    finally:
+        shutil.rmtree(downloads, ignore_errors=True)
 
 
-def _give_pieces(builder: MediaBuilder, root: Path, num_workers: int, show: Show) -> Path:
-    """Inspects and cuts the builder's entries; returns the folder with the pieces."""
+def _give_pieces(
+    builder: MediaBuilder, entries: Sequence[Entry], work: Path, num_workers: int, show: Show
+) -> None:
+    """Inspects and cuts the entries into `work`, and gives the builder what came of it."""
     options = builder.options
     spec, policies = options.spec(), options.policies()
-    entries = assign_splits(options.entries(), options.shares(), seed=options.seed)
-    work = root / builder.name / f"pieces.{cut_key(options, options.entries())}"
-    work.mkdir(parents=True, exist_ok=True)
+    entries = assign_splits(entries, options.shares(), seed=options.seed)
     inspections = inspect_all(entries, spec, work, num_workers=num_workers)
-    inspections = mark_duplicates(entries, inspections)
+    inspections = mark_duplicates(entries, inspections, policies)
     rows = [
         Row(entry=entry, inspection=found, action=policies.action(found.problem))
         for entry, found in zip(entries, inspections, strict=True)
@@ -104,21 +120,25 @@ def _give_pieces(builder: MediaBuilder, root: Path, num_workers: int, show: Show
     used = [row for row in rows if row.used]
     pieces = cut_all([row.entry for row in used], spec, policies, work, num_workers=num_workers)
     rows, chosen = _after(rows, pieces, policies)
+    filled = iter(
+        fill_empty_splits(
+            [row.entry for row in rows if row.used],
+            [piece.num_clips for piece in chosen],
+            options.shares(),
+        )
+    )
+    rows = [dataclasses.replace(row, entry=next(filled)) if row.used else row for row in rows]
     show(rows)
     require_allowed(entries, [row.inspection for row in rows], policies)
-    kept = fill_empty_splits(
-        [entry for entry, _ in chosen], [piece.num_clips for _, piece in chosen], options.shares()
-    )
-    _require_clips(rows, kept)
-    cut = [(entry, piece) for entry, (_, piece) in zip(kept, chosen, strict=True)]
-    builder.give(cut, reports(rows))
-    return work
+    _require_clips(rows)
+    kept = [row.entry for row in rows if row.used]
+    builder.give(list(zip(kept, chosen, strict=True)), reports(rows))
 
 
 def _after(
-    rows: Sequence[Row], pieces: Sequence[Piece], policies: Any
-) -> tuple[list[Row], list[tuple[Entry, Piece]]]:
-    """The rows with what cutting has shown, and the pieces that become records."""
+    rows: Sequence[Row], pieces: Sequence[Piece], policies: Policies
+) -> tuple[list[Row], list[Piece]]:
+    """The rows with what cutting has shown, and the pieces of those that are still used."""
     remaining = iter(pieces)
     done, chosen = [], []
     for row in rows:
@@ -126,20 +146,18 @@ def _after(
             piece = next(remaining)
             found = after_cutting(row.inspection, piece)
             action = policies.action(found.problem)
-            if not piece.num_clips:
-                action = "error" if action == "error" else "skip"
-            used = action not in ("error", "skip")
-            row = dataclasses.replace(
-                row, inspection=found, action=action, num_clips=piece.num_clips if used else 0
-            )
-            if used:
-                chosen.append((row.entry, piece))
+            if not piece.num_clips and action != "error":
+                action = "skip"  # nothing to keep
+            row = dataclasses.replace(row, inspection=found, action=action)
+            if row.used:
+                row = dataclasses.replace(row, num_clips=piece.num_clips)
+                chosen.append(piece)
         done.append(row)
     return done, chosen
 
 
-def _require_clips(rows: Sequence[Row], kept: Sequence[Entry]) -> None:
-    if kept:
+def _require_clips(rows: Sequence[Row]) -> None:
+    if any(row.used for row in rows):
         return
     left_out = [f"{row.entry.name}: {row.inspection.reason}" for row in rows][:3]
     raise ValueError(
@@ -196,12 +214,3 @@ def _check_options(name: str, options_class: type, options: dict[str, Any]) -> N
     ]
     if missing := [option for option in needed if option not in options]:
         raise ValueError(f"dataset {name!r} needs the options {missing}; pass them.")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds `folder/.lock`; the system releases it when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

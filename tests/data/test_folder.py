@@ -3,17 +3,18 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from data.bounce import physics
 from data.bounce.bounce_dataset_builder import clip_index
 from data.bounce.export_media import export_media
-from data.folder.folder_dataset_builder import split_files
 from mmdisco_jax.export.media import write_mp4
-from mmdisco_jax.inputs.media import MediaError, MissingAudioError
+from mmdisco_jax.inputs.policies import PolicyError
 from mmdisco_jax.inputs.prepare import prepare
 from mmdisco_jax.inputs.sources import open_source
 from tests.inputs.clock_media import seconds_of, tone, write_clock
@@ -40,6 +41,19 @@ def damaged(path: Path) -> Path:
     return path
 
 
+def damaged_late(path: Path) -> Path:
+    """The same, with rubbish over one picture in the middle: the sound is whole."""
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 256, (20, 32, 32, 3), np.uint8)
+    write_mp4(path, video, 0.1 * rng.normal(size=32_000), fps=10, sample_rate_hz=16_000)
+    with av.open(str(path)) as container:
+        packet = list(container.demux(video=0))[12]
+    data = bytearray(path.read_bytes())
+    data[packet.pos + 5 : packet.pos + packet.size] = bytes(packet.size - 5)
+    path.write_bytes(bytes(data))
+    return path
+
+
 def test_records_keep_the_clock_and_name_their_file(tmp_path):
     for name in ("a.mkv", "deep/b.MKV", "deep/er/c.mkv"):
         clock(tmp_path / "media" / name)
@@ -48,7 +62,7 @@ def test_records_keep_the_clock_and_name_their_file(tmp_path):
         "folder", tmp_path / "out", folder=str(tmp_path / "media"), test_fraction=0.3, **CLIP
     )
     assert made["splits"] == {"train": 8, "test": 4}
-    assert made["skipped"] == 0
+    assert made["quarantined"] == 0
     seen = set()
     for split in ("train", "test"):
         source = open_source("folder", split, data_dir=tmp_path / "out")
@@ -63,6 +77,7 @@ def test_records_keep_the_clock_and_name_their_file(tmp_path):
             assert np.abs(record["audio"] / 32768.0 - heard).max() < 0.01
             seen.add((split, record["file"]))
     assert len(seen) == 3 and {name for _, name in seen} == {"a.mkv", "deep/b.MKV", "deep/er/c.mkv"}
+    assert seen == {(row["split"], row["file"]) for row in reports(made)[0]["files"]}
 
 
 def test_changed_media_or_options_are_prepared_anew(tmp_path):
@@ -76,32 +91,73 @@ def test_changed_media_or_options_are_prepared_anew(tmp_path):
     assert second["directory"] != first["directory"]
 
 
-def test_bad_files_are_skipped_and_listed_or_stop_the_run(tmp_path):
+def reports(made: dict) -> tuple[dict, list]:
+    """preflight.json and quarantine.json beside the records."""
+    folder = Path(made["directory"])
+    names = ("preflight.json", "quarantine.json")
+    first, second = (json.loads((folder / name).read_text()) for name in names)
+    return first, second
+
+
+def test_bad_files_are_quarantined_and_listed_or_stop_the_run(tmp_path):
     media = tmp_path / "m"
     clock(media / "good.mkv")
-    clock(media / "silent.mkv", channel_gains=())
+    clock(media / "no_sound.mkv", channel_gains=())
     clock(media / "short.mkv", 0.3)
     damaged(media / "damaged.mp4")
     (media / "text.mp4").write_text("not a video")
     options = {"folder": str(media), "test_fraction": 0.0, **CLIP}
-    made = prepare(
-        "folder", tmp_path / "out", on_missing_audio="skip", on_bad_file="skip", **options
-    )
-    report = json.loads((Path(made["directory"]) / "skipped.json").read_text())
-    assert made["skipped"] == report["count"] == 4
-    reasons = {entry["file"]: entry["reason"] for entry in report["files"]}
-    assert "no sound" in reasons["silent.mkv"]
-    assert "shorter than one clip" in reasons["short.mkv"]
+    skip = {"on_missing_audio": "skip", "on_short": "skip"}
+    made = prepare("folder", tmp_path / "out", on_corrupt="keep", **skip, **options)
+    report, quarantine = reports(made)
+    rows = {row["file"]: row for row in report["files"]}
+    assert list(rows) == ["damaged.mp4", "good.mkv", "no_sound.mkv", "short.mkv", "text.mp4"]
+    assert [row["file"] for row in quarantine] == ["no_sound.mkv", "short.mkv", "text.mp4"]
+    assert made["quarantined"] == 3
+    reasons = {row["file"]: row["reason"] for row in quarantine}
+    assert "no sound" in reasons["no_sound.mkv"]
+    assert re.search(r"0\.3\d* s of pictures with sound, of 0\.5", reasons["short.mkv"])
     assert "cannot be decoded" in reasons["text.mp4"]
-    kept = {entry["file"]: entry["clips_kept"] for entry in report["files"]}
-    assert kept["damaged.mp4"] < 4
-    assert made["splits"] == {"train": 4 + kept["damaged.mp4"]}
+    assert (rows["damaged.mp4"]["problem"], rows["damaged.mp4"]["action"]) == ("corrupt", "keep")
+    kept = rows["damaged.mp4"]["clips"]
+    assert 0 < kept < 4
+    assert made["splits"] == {"train": 4 + kept}
+    counted = report["counts"]
+    wanted = {"fine": 1, "corrupt": 2, "missing_audio": 1, "short": 1}
+    assert {name: count for name, count in counted.items() if count} == wanted
+    # Without the clips before the damage.
+    made = prepare("folder", tmp_path / "out", on_corrupt="skip", **skip, **options)
+    assert (made["splits"], made["quarantined"]) == ({"train": 4}, 4)
 
-    with pytest.raises(MissingAudioError, match=r"silent\.mkv.*on_missing_audio='skip'"):
-        prepare("folder", tmp_path / "out", on_bad_file="skip", **options)
-    with pytest.raises(MediaError, match=r"damaged\.mp4.*leave it out"):
-        prepare("folder", tmp_path / "out", on_missing_audio="skip", **options)
-    assert len(list((tmp_path / "out").rglob("dataset_info.json"))) == 1
+
+def test_errors_list_files_and_remedies_before_and_after_cutting(tmp_path):
+    media = tmp_path / "m"
+    clock(media / "good.mkv")
+    clock(media / "no_sound.mkv", channel_gains=())
+    late = damaged_late(media / "late.mp4")
+    options = {"folder": str(media), "test_fraction": 0.0, **CLIP}
+    shown = []
+    with pytest.raises(
+        PolicyError,
+        match=r"1 of 3 files.* no_sound\.mkv: has no sound.*on_missing_audio=skip or silence",
+    ):
+        prepare("folder", tmp_path / "out", on_corrupt="skip", show=shown.append, **options)
+    assert len(shown) == 1  # nothing has been cut yet
+    with pytest.raises(PolicyError, match=rf"1 of 3 .*{late.name}: .*on_corrupt=skip or keep\."):
+        prepare("folder", tmp_path / "out", on_missing_audio="skip", show=shown.append, **options)
+    assert list((tmp_path / "out").rglob("dataset_info.json")) == []
+    # What has been cut serves the next run, with other policies as well.
+    pieces = list((tmp_path / "out").rglob("*.array_record"))
+    states = [piece.stat().st_mtime_ns for piece in pieces]
+    assert len(pieces) == 2
+
+    def unchanged(rows):
+        assert [piece.stat().st_mtime_ns for piece in pieces] == states
+
+    skip = {"on_missing_audio": "skip", "on_corrupt": "skip"}
+    made = prepare("folder", tmp_path / "out", show=unchanged, **skip, **options)
+    assert (made["splits"], made["quarantined"]) == ({"train": 4}, 2)
+    assert list((tmp_path / "out").rglob("pieces.*")) == []
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
@@ -111,24 +167,16 @@ def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no media files under .*empty.*\.mp4"):
         prepare("folder", tmp_path / "out", folder=str(tmp_path / "empty"), **CLIP)
     clock(tmp_path / "m" / "short.mkv", 0.3)
-    with pytest.raises(ValueError, match=r"would be empty.*shorter than one clip"):
-        prepare("folder", tmp_path / "out", folder=str(tmp_path / "m"), on_bad_file="skip", **CLIP)
+    with pytest.raises(
+        ValueError, match=r"none of the 1 files gives a clip.*short\.mkv: .*of 0\.5"
+    ):
+        prepare("folder", tmp_path / "out", folder=str(tmp_path / "m"), on_short="skip", **CLIP)
     with pytest.raises(ValueError, match=r"needs the options \['clip_seconds', 'fps'"):
         prepare("folder", tmp_path / "out", folder=str(tmp_path / "m"))
-
-
-def test_files_are_split_whole_by_the_seed():
-    names = [f"{i:03d}.mp4" for i in range(50)]
-    splits = split_files(names, test_fraction=0.1, seed=0)
-    assert len(splits["test"]) == 5
-    assert sorted(splits["train"] + splits["test"]) == names
-    assert split_files(names, test_fraction=0.1, seed=0) == splits
-    assert split_files(names, test_fraction=0.1, seed=1) != splits
-    # One more file moves at most one other.
-    more = split_files([*names, "new.mp4"], test_fraction=0.1, seed=0)
-    assert len(set(splits["test"]) - set(more["test"])) <= 1
-    assert split_files(names[:2], test_fraction=0.01, seed=0).keys() == {"train", "test"}
-    assert split_files(names, test_fraction=0.0, seed=0) == {"train": names}
+    with pytest.raises(ValueError, match=r"on_short is 'loop'.*'error', 'skip', 'hold'"):
+        prepare("folder", tmp_path / "out", folder=str(tmp_path / "m"), on_short="loop", **CLIP)
+    with pytest.raises(ValueError, match=r"no option \['on_bad_file'\]"):
+        prepare("folder", tmp_path / "out", folder=str(tmp_path / "m"), on_bad_file="skip", **CLIP)
 
 
 def lag_samples(heard: np.ndarray, truth: np.ndarray) -> int:
@@ -183,7 +231,7 @@ def test_export_arguments_are_checked(tmp_path):
 def test_real_media_are_cut_whole(tmp_path):
     options = {"clip_seconds": 1.6, "fps": 10, "height": 64, "width": 64, "sample_rate_hz": 16_000}
     made = prepare("folder", tmp_path, folder=os.environ["MMDISCO_MEDIA_DIR"], **options)
-    assert made["skipped"] == 0
+    assert made["quarantined"] == 0
     assert sum(made["splits"].values()) > 0
     for split in made["splits"]:
         source = open_source(made["directory"], split)
