@@ -25,3 +25,17 @@ def compiled_once(tmp_path_factory):
             patch.setenv(name.upper(), str(value))
         yield
     jax.config.update("jax_compilation_cache_dir", None)
+
+
+# Many small programs, each run once or twice: compiling them well costs more than it saves.
+_COMPILED_FAST = ("base_models", "contracts", "discriminator", "nn")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_fast(request):
+    """Tests of networks, apart from the golden ones, compile without most optimisations."""
+    fast = request.path.parent.name in _COMPILED_FAST
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", fast)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -31,8 +31,8 @@ def run(config: Config, workdir: Path) -> None:
     the devices of its process, and processes share the batches among them, in a common workdir.
     """
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=1, sort_keys=True)
-    _claim(workdir, config)
     _, base_params = build.bases(config)
+    _claim(workdir, config)
     timing = {}
     for variant in build.variant_names(config):
         timing[variant] = _sample_variant(config, workdir / variant, variant, base_params)
@@ -54,7 +54,8 @@ def _claim(workdir: Path, config: Config) -> None:
     mine["sample"].pop("num_samples")
     mine["sample"].pop("num_media")
     note = workdir / "made_by.json"
-    if note.exists() and json.loads(note.read_text()) != mine:
+    made = note.exists() and any(workdir.glob("*/samples_*.npz"))
+    if made and json.loads(note.read_text()) != mine:
         raise ValueError(f"{workdir} holds samples of another config: use another workdir.")
     write_bytes(note, json.dumps(mine, indent=1).encode())
 

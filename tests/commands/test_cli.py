@@ -1,20 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what a wrong call is told, and that nothing is left behind."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mmdisco_jax.commands import cli
+from tests.training import processes
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=configs/bounce.py"
 
 
-def launch(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "launch.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+def call(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit status and standard error of the command line, in a process that has JAX already."""
+    folder.mkdir(exist_ok=True)
+    status = processes.call(_main, ["launch.py", *arguments], str(folder / "stderr"))
+    return status, (folder / "stderr").read_text()
+
+
+def _main(arguments: list[str], stderr: str) -> None:
+    os.chdir(ROOT)
+    sys.argv = arguments  # where ml_collections looks for overrides
+    with open(stderr, "w") as file, contextlib.redirect_stderr(file):
+        cli.main(arguments)
 
 
 @pytest.mark.parametrize(
@@ -40,17 +54,21 @@ def launch(*arguments: str) -> subprocess.CompletedProcess:
 )
 def test_a_wrong_call_is_one_clear_error(tmp_path, arguments, said):
     workdir = tmp_path / "run"
-    result = launch(*(a.replace("{}", str(workdir)) for a in arguments))
-    assert result.returncode in (1, 2)
-    assert said in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not any(p.is_file() for p in tmp_path.rglob("*.npz"))
+    filled = (argument.replace("{}", str(workdir)) for argument in arguments)
+    status, stderr = call(tmp_path / "said", *filled)
+    assert status in (1, 2)
+    assert said in stderr
+    assert "Traceback" not in stderr
+    assert not any(p.is_file() for p in workdir.rglob("*"))
 
 
 def test_dry_run_prints_the_resolved_config_and_does_nothing(tmp_path):
     workdir = tmp_path / "run"
     override = "--config.sample.num_steps=7"
-    result = launch("sample", CONFIG, f"--workdir={workdir}", override, "--dry_run")
+    command = [sys.executable, "launch.py", "sample", CONFIG, f"--workdir={workdir}", override]
+    result = subprocess.run(
+        [*command, "--dry_run"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["sample"]["num_steps"] == 7
     assert not workdir.exists()

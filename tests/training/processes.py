@@ -15,7 +15,8 @@ from jax.experimental.compilation_cache import compilation_cache as cache
 
 ROOT = Path(__file__).resolve().parents[2]
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.training.toy"])
+_COMMANDS = [f"mmdisco_jax.commands.{name}" for name in ("cli", "sample", "train")]
+_CONTEXT.set_forkserver_preload(["tests.training.toy", *_COMMANDS])
 
 
 @contextlib.contextmanager
