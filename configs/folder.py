@@ -46,6 +46,7 @@ def get_config(argument: str = ".") -> ml_collections.ConfigDict:
             "sample_rate_hz": RATE_HZ,
             # What to do with a file that has a problem: "error", "skip" (it is listed in
             # quarantine.json), or a remedy; data/folder/README.md lists them.
+            "on_missing_file": "skip",
             "on_corrupt": "skip",
             "on_missing_video": "skip",
             "on_missing_audio": "skip",

@@ -23,6 +23,7 @@ class Options(MediaOptions):
     """
 
     table: str
+    on_missing_file: str = "skip"
 
     def entries(self) -> list[Entry]:
         files: dict[str, Entry] = {}

@@ -25,6 +25,7 @@ from mmdisco_jax.inputs.streams import Pictures, Sound, StreamError
 
 # In the order in which they are told: what hides the others comes first.
 PROBLEMS = {
+    "missing_file": "is named, and not there",
     "corrupt": "cannot be decoded",
     "missing_video": "has no moving pictures",
     "missing_audio": "has no sound track",
@@ -84,6 +85,8 @@ def inspect(
       spec: the clips that are wanted.
       alive: called at least every few seconds.
     """
+    if not os.path.lexists(path):
+        return Inspection(problem="missing_file", reason=PROBLEMS["missing_file"])
     found: dict[str, Any] = {}
     try:
         found["num_bytes"] = _num_bytes(path)

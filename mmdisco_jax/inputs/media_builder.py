@@ -47,6 +47,7 @@ class MediaOptions:
     sample_rate_hz: int
     spatial: str = "pad"
     channels: str = "mono"
+    on_missing_file: str = Policies.on_missing_file
     on_corrupt: str = Policies.on_corrupt
     on_missing_video: str = Policies.on_missing_video
     on_missing_audio: str = Policies.on_missing_audio

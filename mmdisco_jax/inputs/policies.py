@@ -8,6 +8,7 @@ from mmdisco_jax.inputs.entries import Entry
 from mmdisco_jax.inputs.inspection import PROBLEMS, Inspection
 
 ACTIONS = {
+    "on_missing_file": ("error", "skip"),
     "on_corrupt": ("error", "skip", "keep"),
     "on_missing_video": ("error", "skip", "black"),
     "on_missing_audio": ("error", "skip", "silence"),
@@ -27,6 +28,7 @@ class Policies:
     "keep" takes the file as it is. Raises ValueError for anything else.
     """
 
+    on_missing_file: str = "error"
     on_corrupt: str = "error"
     on_missing_video: str = "error"
     on_missing_audio: str = "error"

@@ -84,9 +84,9 @@ def prepare(
     return _summary(name, tfds.builder_from_directory(target), target, already)
 
 
-def _serialized(serializer: ExampleSerializer, example: Any) -> bytes:
-    """As TFDS does it, but equal examples give equal bytes: it leaves the fields' order to chance."""
-    return serializer.get_tf_example(example).SerializeToString(deterministic=True)
+def _serialized(self: ExampleSerializer, example: Any) -> bytes:
+    """As TFDS does it, but equal examples give equal bytes: TFDS leaves the fields' order open."""
+    return self.get_tf_example(example).SerializeToString(deterministic=True)
 
 
 def _build(builder: Any, target: Path) -> None:

@@ -301,10 +301,10 @@ class _Run:
         return samples[:1] if self._channels == "left" else samples.mean(axis=0, keepdims=True)
 
     def _resample_waiting(self) -> list[av.AudioFrame]:
-        samples = np.concatenate(self._waiting, axis=1)
-        self._waiting = []
-        if not samples.shape[1]:
+        waiting, self._waiting = self._waiting, []
+        if not any(piece.shape[1] for piece in waiting):
             return []
+        samples = np.concatenate(waiting, axis=1)
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
         frame.sample_rate, frame.time_base = self.form[0], Fraction(1, self.form[0])
         frame.pts = self._fed

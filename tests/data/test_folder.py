@@ -48,6 +48,7 @@ def damaged_late(path: Path) -> Path:
     write_mp4(path, video, 0.1 * rng.normal(size=32_000), fps=10, sample_rate_hz=16_000)
     with av.open(str(path)) as container:
         packet = list(container.demux(video=0))[12]
+    assert packet.pos is not None
     data = bytearray(path.read_bytes())
     data[packet.pos + 5 : packet.pos + packet.size] = bytes(packet.size - 5)
     path.write_bytes(bytes(data))

@@ -6,9 +6,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
+from av.container import Flags
 
 from tests.inputs.seeds import SIZE
 
@@ -97,8 +99,8 @@ def _film(
 ) -> bytes:
     file, base = io.BytesIO(), Fraction(1, 1000)
     with av.open(file, "w", format=form) as container:
-        container.flags |= av.container.Flags.bitexact.value  # Matroska's numbers are random else
-        video = container.add_stream(codec, rate=10)
+        container.flags |= Flags.bitexact.value  # Matroska's numbers are random else
+        video: Any = container.add_stream(codec, rate=10)
         video.width = video.height = SIZE
         video.pix_fmt = pixels
         audio = container.add_stream("pcm_s16le", rate=8_000, layout="mono") if sound else None

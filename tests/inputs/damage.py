@@ -141,7 +141,7 @@ def _fields(seeds: dict[str, bytes]) -> Iterator[tuple[str, str, bytes]]:
     ]
     for form, before, skip, layout in places:
         at = seeds[form].index(before) + len(before) + skip
-        for value in (0, 1, 1e9, 2**31 - 1, 2**32 - 1, -1):
+        for value in (0, 1, 1e9, 2**31 - 1, -1):
             try:
                 number = struct.pack(layout, *[_fitted(value, layout[-1])] * (len(layout) - 1))
             except struct.error:

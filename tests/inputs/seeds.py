@@ -3,10 +3,12 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import soundfile
+from av.container import Flags
 
 from tests.inputs.clock_media import tone
 
@@ -31,9 +33,9 @@ def write_seed(path: Path, *, seconds: float = SECONDS, seed: int = 0) -> Path:
     form, codec, pixels, sound = FORMS[path.suffix[1:]]
     with av.open(str(path), "w", format=form) as container:
         # Without it Matroska gets random numbers.
-        container.flags |= av.container.Flags.bitexact.value
+        container.flags |= Flags.bitexact.value
         fps = 25 if codec == "mpeg2video" else FPS
-        video = container.add_stream(codec, rate=fps)
+        video: Any = container.add_stream(codec, rate=fps)
         video.width = video.height = SIZE
         video.pix_fmt, video.options = pixels, _OPTIONS.get(codec, {})
         video.thread_count = 1  # x264's threads may choose otherwise on a busy machine

@@ -37,7 +37,8 @@ def test_a_piece_comes_back(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "piece", "piece.json"]
     windows = list(read_piece(made, SPEC, 0, 2))
     assert [window.start_seconds for window in windows] == [0.0, 0.5]
-    assert read_note(failed(str(tmp_path / "none"), "why").path).reason == "why"
+    died = failed(str(tmp_path / "none"), "why")
+    assert (read_note(died.path), died.reason) == (died, "why")
     assert read_note(str(tmp_path / "other")) is None
 
 

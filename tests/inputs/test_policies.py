@@ -4,6 +4,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,12 +45,15 @@ def media(tmp_path_factory) -> Path:
     clock("short.mkv", frames=9, seconds=0.3)
     clock("silent.mkv", channel_gains=(0.0,))
     write_seed(folder / "z good.webm")
+    names = sorted([*(path.name for path in folder.iterdir()), "missing file.mkv"])
+    (folder / "list.txt").write_text("\n".join(names))
     return folder
 
 
-def run(media: Path, data_dir: Path, **policies: str) -> tuple[dict, dict, list]:
+def run(media: Path, data_dir: Path, **policies: Any) -> tuple[dict, dict, list]:
     """(report's rows, records, quarantine)"""
-    made = prepare("folder", data_dir, folder=str(media), test_fraction=0.0, **CLIP, **policies)
+    given = {"folder": str(media), "files": str(media / "list.txt"), "test_fraction": 0.0}
+    made = prepare("folder", data_dir, **given, **CLIP, **policies)
     folder = Path(made["directory"])
     rows = {
         row["file"]: row for row in json.loads((folder / "preflight.json").read_text())["files"]
@@ -78,8 +82,8 @@ def test_error_names_the_files_and_every_remedy(media, tmp_path):
     with pytest.raises(PolicyError) as caught:
         run(media, tmp_path, **dict.fromkeys(ACTIONS, "error"))
     text = str(caught.value)
-    assert text.startswith("7 of 9 files cannot be used: corrupt.mkv: its end is missing: ")
-    assert "; and 4 more." in text
+    assert text.startswith("8 of 10 files cannot be used: corrupt.mkv: its end is missing: ")
+    assert "; and 5 more." in text
     for name, actions in ACTIONS.items():
         assert f"{name}={' or '.join(actions[1:])}" in text
     for name in ACTIONS:
@@ -90,10 +94,9 @@ def test_error_names_the_files_and_every_remedy(media, tmp_path):
 
 def test_remedies_stand_for_what_a_file_lacks(media, tmp_path):
     rows, records, quarantine = run(media, tmp_path, **REMEDIES)
-    assert quarantine == []
+    assert [row["file"] for row in quarantine] == ["missing file.mkv"]
     assert {name: len(clips) for name, clips in records.items()} == {
-        **dict.fromkeys(rows, 2),
-        **{"short.mkv": 1, "missing audio.mkv": 2},
+        name: 1 if name == "short.mkv" else 2 for name in rows if name != "missing file.mkv"
     }
     assert {name: row["action"] for name, row in rows.items()} == {
         name: REMEDIES.get(f"on_{problem_of(name)}", "keep") for name in rows
