@@ -36,8 +36,6 @@ PROBLEMS = {
 }
 SILENCE_PEAK = 1e-4  # of full scale: -80 dB; the dither of 16 bits is 3e-5
 _THUMBNAIL_PIXELS = 96
-# A header damaged to 1 Hz would make hours of a few kilobytes.
-_LOWEST_RATE_HZ = 1000
 # A file whose streams end so much before what its header says has lost its end.
 _LOST_SECONDS = 0.5
 _LOST_SHARE = 0.02
@@ -200,8 +198,6 @@ def _sound(container: Any, alive: Callable[[], None]) -> dict[str, Any]:
     stream = container.streams.audio[0]
     if stream.codec_context is None:
         raise StreamError("no decoder knows its sound")
-    if stream.rate < _LOWEST_RATE_HZ:
-        raise StreamError(f"its sound claims {stream.rate} samples a second")
     found: dict[str, Any] = {
         "sample_rate_hz": stream.rate,
         "channels": stream.channels,

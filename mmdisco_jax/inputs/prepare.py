@@ -19,7 +19,7 @@ from mmdisco_jax.inputs.media_builder import MediaBuilder, cut_key
 from mmdisco_jax.inputs.pieces import Piece
 from mmdisco_jax.inputs.policies import Policies, counts, mark_duplicates, require_allowed
 from mmdisco_jax.inputs.preflight import Row, after_cutting, cut_all, inspect_all
-from mmdisco_jax.inputs.work_folder import claim, discard, discard_if_last, locked
+from mmdisco_jax.inputs.work_folder import claim, discard, discard_if_last, locked, require_space
 
 REPORT_FILE, QUARANTINE_FILE = "preflight.json", "quarantine.json"
 Show = Callable[[Sequence[Row]], None]
@@ -118,6 +118,7 @@ def _give_pieces(
     show(rows)
     require_allowed(entries, inspections, policies)
     used = [row for row in rows if row.used]
+    require_space(work, sum(row.most_clips(spec.clip_seconds) for row in used) * spec.num_bytes)
     pieces = cut_all([row.entry for row in used], spec, policies, work, num_workers=num_workers)
     rows, chosen = _after(rows, pieces, policies)
     filled = iter(

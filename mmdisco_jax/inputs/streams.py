@@ -14,15 +14,19 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
 
 # Containers round times to 1 ms or so; sound off by more than this has a hole or an overlap.
 _JITTER_SECONDS = 0.004
 _ROUNDING_SECONDS = 1.1e-3
-_LONGEST_HOLE_SECONDS = 600.0
+_LONGEST_HOLE_SECONDS = 60.0
 _LONGEST_OVERLAP_SECONDS = 1.0
+# Recordings of a screen show one picture for minutes.
+_LONGEST_PICTURE_SECONDS = 600.0
 # 8K video has 33 million. A damaged header can ask for a thousand times as much memory.
 LARGEST_PIXELS = 1 << 26
-_HIGHEST_RATE_HZ = 1_000_000
+# A header damaged to 1 Hz would make hours of a few kilobytes.
+_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1000, 1_000_000
 
 _BLOCK_SAMPLES = 8192  # resampled at once: a call for every frame costs more than the decoding
 
@@ -66,7 +70,15 @@ class Pictures:
         # Not the rate that the file claims: 1000 Hz or 90 kHz is common where it varies.
         self._interval = self._step = 1.0 / fps
         self._shown: av.VideoFrame | None = None
-        self._next = self._decode()
+        self._next: av.VideoFrame | None = None
+        try:
+            self._next = self._decode()
+        except FFmpegError as error:
+            if stream.width and stream.height:
+                raise
+            raise StreamError(
+                f"the size of its pictures is not known, or beyond {LARGEST_PIXELS} pixels"
+            ) from error
         if self._next is None:
             raise StreamError("not one frame can be decoded")
         self.first_seconds: float = seconds_of(self._next)
@@ -108,9 +120,10 @@ class Pictures:
         now = seconds_of(frame)
         if frame.is_corrupt:
             raise StreamError(f"it has a damaged picture at {now:.3f} s")
-        if self._shown is not None and now < seconds_of(self._shown):
+        before = None if self._next is None else seconds_of(self._next)
+        if before is not None and now < before:
             raise StreamError(f"its pictures go back in time at {now:.3f} s")
-        if self._shown is not None and now > seconds_of(self._shown) + _LONGEST_HOLE_SECONDS:
+        if before is not None and now > before + _LONGEST_PICTURE_SECONDS:
             raise StreamError(f"its pictures jump to {now:.3f} s")
         return frame
 
@@ -327,7 +340,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_rate(rate: int) -> None:
-    if not 0 < rate <= _HIGHEST_RATE_HZ:
+    if not _LOWEST_RATE_HZ <= rate <= _HIGHEST_RATE_HZ:
         raise StreamError(f"its sound claims {rate} samples a second")
 
 
