@@ -56,19 +56,20 @@ def _show(rows: Sequence[Row], config: Config, workdir: Path) -> None:
 
 
 def _table(rows: Sequence[Row], found: dict[str, int]) -> Table:
-    table = Table(title=f"{len(rows)} inputs")
-    for name in ("what", "files", "done with them", "clips", "for example"):
+    cut = any(row.num_clips for row in rows)
+    table = Table(title=f"{len(rows)} inputs, {'cut' if cut else 'inspected'}")
+    for name in ("what", "files", "to do" if not cut else "done", "clips", "for example"):
         table.add_column(name, justify="right" if name in ("files", "clips") else "left")
     for problem, number in found.items():
         if not number:
             continue
         mine = [r for r in rows if (r.inspection.problem or "fine") == problem]
         done = ", ".join(sorted({row.action for row in mine}))
-        clips = sum(row.num_clips for row in mine)
+        clips = str(sum(row.num_clips for row in mine)) if cut else "?"
         example = mine[0].entry.name
         if mine[0].inspection.reason:
             example += f": {mine[0].inspection.reason}"
-        table.add_row(problem.replace("_", " "), str(number), done, str(clips), example[:160])
+        table.add_row(problem.replace("_", " "), str(number), done, clips, example[:160])
     return table
 
 

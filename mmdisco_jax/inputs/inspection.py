@@ -21,7 +21,7 @@ from av.error import FFmpegError
 from mmdisco_jax.inputs.container import open_media
 from mmdisco_jax.inputs.media import ClipSpec, begin_seconds, picture_stream
 from mmdisco_jax.inputs.picture import fit
-from mmdisco_jax.inputs.streams import Pictures, Sound, StreamError
+from mmdisco_jax.inputs.streams import LONGEST_PICTURE_SECONDS, Pictures, Sound, StreamError
 
 # In the order in which they are told: what hides the others comes first.
 PROBLEMS = {
@@ -163,6 +163,8 @@ def _pictures(container: Any, spec: ClipSpec, alive: Callable[[], None]) -> dict
         raise StreamError("not one packet of its pictures says when it is shown")
     order = np.sort(times)
     steps = np.diff(order)
+    if len(steps) and steps.max() > LONGEST_PICTURE_SECONDS:
+        raise StreamError(f"its pictures jump to {order[steps.argmax() + 1]:.3f} s")
     length = length or (float(np.median(steps)) if len(steps) else 1 / spec.fps)
     found["_video"] = (float(order[0]), float(order[-1]) + length)
     found["duration_seconds"] = found["_video"][1] - found["_video"][0]

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds a dataset once; what is already there is kept, what is half there goes on."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -97,7 +99,8 @@ def _build(builder: Any, target: Path) -> None:
     # run removes it if this one is killed.
     downloads = target.with_name(f"incomplete.downloads_{target.name}")
     try:
-        builder.download_and_prepare(download_dir=downloads)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints of a download of unknown size
+            builder.download_and_prepare(download_dir=downloads)
     finally:
         shutil.rmtree(downloads, ignore_errors=True)
 

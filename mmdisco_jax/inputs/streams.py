@@ -22,7 +22,7 @@ _ROUNDING_SECONDS = 1.1e-3
 _LONGEST_HOLE_SECONDS = 60.0
 _LONGEST_OVERLAP_SECONDS = 1.0
 # Recordings of a screen show one picture for minutes.
-_LONGEST_PICTURE_SECONDS = 600.0
+LONGEST_PICTURE_SECONDS = 600.0
 # 8K video has 33 million. A damaged header can ask for a thousand times as much memory.
 LARGEST_PIXELS = 1 << 26
 # A header damaged to 1 Hz would make hours of a few kilobytes.
@@ -123,7 +123,7 @@ class Pictures:
         before = None if self._next is None else seconds_of(self._next)
         if before is not None and now < before:
             raise StreamError(f"its pictures go back in time at {now:.3f} s")
-        if before is not None and now > before + _LONGEST_PICTURE_SECONDS:
+        if before is not None and now > before + LONGEST_PICTURE_SECONDS:
             raise StreamError(f"its pictures jump to {now:.3f} s")
         return frame
 
