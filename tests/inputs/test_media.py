@@ -222,9 +222,7 @@ def test_absurd_size_is_refused_by_name(tmp_path):
         assert whole.count(field) == 1
         whole = whole.replace(field, field[:2] + claim.to_bytes(2, "big"))
     path.write_bytes(whole)
-    with pytest.raises(
-        MediaError, match=r"a.mkv: the size.* beyond 67108864 pixels"
-    ):
+    with pytest.raises(MediaError, match=r"a.mkv: the size.* beyond 67108864 pixels"):
         list(iter_windows(path, SPEC))
 
 
