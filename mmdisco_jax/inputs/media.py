@@ -242,6 +242,7 @@ def _cut(pictures: Any, sound: Any, start: float, spec: ClipSpec, *, hold: bool)
             width=spec.width,
             policy=spec.spatial,
             pixel_aspect=pictures.pixel_aspect,
+            reformatter=pictures.reformatter,
         )
     first = round(start * spec.sample_rate_hz)
     slack = spec.num_samples if hold else round(0.5 / spec.fps * spec.sample_rate_hz)
