@@ -200,7 +200,7 @@ def _summary(name: str, builder: Any, target: Path, already: bool) -> dict[str, 
         "dataset": name,
         "directory": str(target),
         "splits": clips,
-        "seconds": {split: count * clip_seconds for split, count in clips.items()},
+        "seconds": {split: round(count * clip_seconds, 3) for split, count in clips.items()},
         "already_prepared": already,
         "quarantined": left_out,
     }
