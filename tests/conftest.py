@@ -28,7 +28,9 @@ def compiled_once(tmp_path_factory):
 
 
 # Many small programs, each run once or twice: compiling them well costs more than it saves.
-_COMPILED_FAST = ("base_models", "contracts", "discriminator", "nn")
+_COMPILED_FAST = (
+    "base_models", "commands", "contracts", "discriminator", "e2e", "nn", "samplers"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

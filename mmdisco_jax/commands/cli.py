@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(json.loads(config.to_json()), indent=2))
         return
     logging.set_verbosity(logging.WARNING)
+    # TFDS warns of each dataset that is not there yet.
+    logging.get_absl_logger().addFilter(lambda record: "tensorflow_datasets" not in record.pathname)
     try:
         _prepare_jax()
         workdir.mkdir(parents=True, exist_ok=True)

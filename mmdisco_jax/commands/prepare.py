@@ -15,7 +15,7 @@ from mmdisco_jax.commands.latents import write_latents
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.preflight_page import PreflightFile, preflight_html
 from mmdisco_jax.inputs.inspection import PROBLEMS
-from mmdisco_jax.inputs.policies import counts
+from mmdisco_jax.inputs.policies import ACTIONS, counts
 from mmdisco_jax.inputs.preflight import Row
 from mmdisco_jax.inputs.prepare import REPORT_FILE, prepare, reports
 
@@ -45,6 +45,10 @@ def _show(rows: Sequence[Row], config: Config, workdir: Path) -> None:
     found = counts([row.inspection for row in rows])
     console = Console()
     console.print(_table(rows, found))
+    for problem, number in found.items():
+        if number and problem in PROBLEMS:
+            option, choices = f"on_{problem}", "|".join(ACTIONS[f"on_{problem}"])
+            console.print(f"to choose: --config.data.options.{option}={choices}", soft_wrap=True)
     report = reports(rows)[REPORT_FILE]
     write_bytes(workdir / REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False).encode())
     title = f"{len(rows)} inputs of {config.data.name}"
@@ -56,19 +60,20 @@ def _show(rows: Sequence[Row], config: Config, workdir: Path) -> None:
 
 
 def _table(rows: Sequence[Row], found: dict[str, int]) -> Table:
-    table = Table(title=f"{len(rows)} inputs")
-    for name in ("what", "files", "done with them", "clips", "for example"):
+    cut = any(row.num_clips for row in rows)
+    table = Table(title=f"{len(rows)} inputs, {'cut' if cut else 'inspected'}")
+    for name in ("what", "files", "to do" if not cut else "done", "clips", "for example"):
         table.add_column(name, justify="right" if name in ("files", "clips") else "left")
     for problem, number in found.items():
         if not number:
             continue
         mine = [r for r in rows if (r.inspection.problem or "fine") == problem]
         done = ", ".join(sorted({row.action for row in mine}))
-        clips = sum(row.num_clips for row in mine)
+        clips = str(sum(row.num_clips for row in mine)) if cut else "?"
         example = mine[0].entry.name
         if mine[0].inspection.reason:
             example += f": {mine[0].inspection.reason}"
-        table.add_row(problem.replace("_", " "), str(number), done, str(clips), example[:160])
+        table.add_row(problem.replace("_", " "), str(number), done, clips, example[:160])
     return table
 
 

@@ -143,6 +143,8 @@ def _configure_video(
     stream.pix_fmt = "yuv420p"
     # bf=0: B-frames would delay the first picture, and the edit list would have to hide it.
     stream.options = {"crf": str(crf), "preset": "medium", "bf": "0", "g": "24"}
+    # Where swscale puts it, amid four pixels; a decoder takes it to lie between two.
+    stream.options |= {"chroma_sample_location": "center"}
     # Untagged colours are guessed, and players guess differently.
     stream.codec_context.colorspace = Colorspace.ITU709
     stream.codec_context.color_range = ColorRange.MPEG

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from tqdm import tqdm
 
+from mmdisco_jax.inputs.record_files import num_records, replace
+
 _NOTE = "made_by.json"
 Arrays = dict[str, np.ndarray]
 
@@ -42,7 +44,7 @@ def write_cache(
     Args:
       folder: of the cache; made if missing.
       made_by: what decides the arrays (weights' digests, settings), ready for JSON.
-      count: number of examples; a cache may grow, but only by whole shards.
+      count: number of examples; a cache may grow.
       make: (first, last) -> arrays [n ...] of the examples first..last-1, or more; what is more
         than asked for is dropped.
       shard_size: examples in a shard.
@@ -57,12 +59,13 @@ def write_cache(
     if (folder / _NOTE).exists():
         _require_same(folder, wanted, json.loads((folder / _NOTE).read_text())["made_by"])
     folder.mkdir(parents=True, exist_ok=True)
-    note = {"made_by": wanted, "count": count}
-    _replace(folder / _NOTE, json.dumps(note, indent=1).encode())
+    temporary = folder / f"{_NOTE}.{os.getpid()}.part"
+    temporary.write_text(json.dumps({"made_by": wanted, "count": count}, indent=1))
+    replace(temporary, folder / _NOTE)
     starts = range(process_index * shard_size, count, process_count * shard_size)
     for first in tqdm(starts, unit="shard", desc=desc):
         path, last = _shard(folder, first), min(first + shard_size, count)
-        if path.exists() and _length(path) >= last - first:
+        if num_records(path) >= last - first:
             continue
         _write_shard(path, make(first, last), last - first)
 
@@ -151,15 +154,9 @@ def _shard(folder: Path, first: int) -> Path:
     return folder / f"examples_{first:08d}.array_record"
 
 
-def _length(path: Path) -> int:
-    reader = ArrayRecordReader(str(path))
-    try:
-        return reader.num_records()
-    finally:
-        reader.close()
-
-
 def _write_shard(path: Path, arrays: Arrays, count: int) -> None:
+    for left in path.parent.glob(f"{path.name}.*.part"):  # by a run that was killed
+        left.unlink()
     temporary = f"{path}.{os.getpid()}.part"
     writer = ArrayRecordWriter(temporary, "group_size:1")
     try:
@@ -167,12 +164,4 @@ def _write_shard(path: Path, arrays: Arrays, count: int) -> None:
             writer.write(save({name: np.asarray(x[i], order="C") for name, x in arrays.items()}))
     finally:
         writer.close()
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = Path(f"{path}.{os.getpid()}.part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    replace(temporary, path)

@@ -21,7 +21,7 @@ from av.error import FFmpegError
 from mmdisco_jax.inputs.container import open_media
 from mmdisco_jax.inputs.media import ClipSpec, begin_seconds, picture_stream
 from mmdisco_jax.inputs.picture import fit
-from mmdisco_jax.inputs.streams import Pictures, Sound, StreamError
+from mmdisco_jax.inputs.streams import LONGEST_PICTURE_SECONDS, Pictures, Sound, StreamError
 
 # In the order in which they are told: what hides the others comes first.
 PROBLEMS = {
@@ -36,8 +36,6 @@ PROBLEMS = {
 }
 SILENCE_PEAK = 1e-4  # of full scale: -80 dB; the dither of 16 bits is 3e-5
 _THUMBNAIL_PIXELS = 96
-# A header damaged to 1 Hz would make hours of a few kilobytes.
-_LOWEST_RATE_HZ = 1000
 # A file whose streams end so much before what its header says has lost its end.
 _LOST_SECONDS = 0.5
 _LOST_SHARE = 0.02
@@ -165,6 +163,8 @@ def _pictures(container: Any, spec: ClipSpec, alive: Callable[[], None]) -> dict
         raise StreamError("not one packet of its pictures says when it is shown")
     order = np.sort(times)
     steps = np.diff(order)
+    if len(steps) and steps.max() > LONGEST_PICTURE_SECONDS:
+        raise StreamError(f"its pictures jump to {order[steps.argmax() + 1]:.3f} s")
     length = length or (float(np.median(steps)) if len(steps) else 1 / spec.fps)
     found["_video"] = (float(order[0]), float(order[-1]) + length)
     found["duration_seconds"] = found["_video"][1] - found["_video"][0]
@@ -200,8 +200,6 @@ def _sound(container: Any, alive: Callable[[], None]) -> dict[str, Any]:
     stream = container.streams.audio[0]
     if stream.codec_context is None:
         raise StreamError("no decoder knows its sound")
-    if stream.rate < _LOWEST_RATE_HZ:
-        raise StreamError(f"its sound claims {stream.rate} samples a second")
     found: dict[str, Any] = {
         "sample_rate_hz": stream.rate,
         "channels": stream.channels,

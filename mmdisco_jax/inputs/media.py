@@ -7,6 +7,7 @@ sound needs no more memory than an interleaved one.
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 
+from mmdisco_jax.inputs.container import open_media
 from mmdisco_jax.inputs.picture import SPATIAL_POLICIES, fit
 from mmdisco_jax.inputs.streams import CHANNEL_POLICIES, Pictures, Sound, StreamError
 
@@ -87,6 +89,10 @@ class ClipSpec:
     @property
     def audio_shape(self) -> tuple[int, ...]:
         return (self.num_samples, 2) if self.channels == "stereo" else (self.num_samples,)
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.video_shape) + 2 * math.prod(self.audio_shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,6 +242,7 @@ def _cut(pictures: Any, sound: Any, start: float, spec: ClipSpec, *, hold: bool)
             width=spec.width,
             policy=spec.spatial,
             pixel_aspect=pictures.pixel_aspect,
+            reformatter=pictures.reformatter,
         )
     first = round(start * spec.sample_rate_hz)
     slack = spec.num_samples if hold else round(0.5 / spec.fps * spec.sample_rate_hz)
@@ -258,7 +265,7 @@ def _streams(
     """
     path = os.fspath(path)
     try:
-        with av.open(path) as first, av.open(os.fspath(sound_path or path)) as second:
+        with open_media(path) as first, open_media(sound_path or path) as second:
             stream, heard = picture_stream(first), list(second.streams.audio)
             if stream is None and not (part.black and heard):
                 raise MissingVideoError(
@@ -268,16 +275,15 @@ def _streams(
                 raise MissingAudioError(
                     f"{path}: has no sound; leave it out or set on_missing_audio='skip'."
                 )
-            try:
-                begin = begin_seconds(first)
-                _seek(first, begin, part)
-                sought = not sound_path and _seek(second, begin, part)
-                shift = begin - begin_seconds(second) if sound_path else 0.0
-                sound = _sound(second, spec, shift, sought, alive)
-                pictures = _pictures(first, stream, sound, spec, alive, threads)
-                yield pictures, sound, begin
-            except StreamError as error:
-                raise MediaError(f"{path}: {error}; re-encode it or leave it out.") from error
+            begin = begin_seconds(first)
+            _seek(first, begin, part)
+            sought = not sound_path and _seek(second, begin, part)
+            shift = begin - begin_seconds(second) if sound_path else 0.0
+            sound = _sound(second, spec, shift, sought, alive)
+            pictures = _pictures(first, stream, sound, spec, alive, threads)
+            yield pictures, sound, begin
+    except StreamError as error:
+        raise MediaError(f"{path}: {error}; re-encode it or leave it out.") from error
     except (FFmpegError, MemoryError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError(

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -153,8 +154,7 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             text = json.dumps(content, indent=1, ensure_ascii=False)
             (self.data_path / name).write_text(text)
         spec = self.options.spec()
-        clip_bytes = int(np.prod(spec.video_shape)) + 2 * int(np.prod(spec.audio_shape))
-        per_shard = max(1, _SHARD_BYTES // clip_bytes)
+        per_shard = max(1, _SHARD_BYTES // spec.num_bytes)
         splits = sorted({entry.split for entry, _ in self._cut}, reverse=True)
         return {split: self._shards(split, per_shard, spec) for split in splits}
 
@@ -184,7 +184,7 @@ def entry_state(entry: Entry) -> list[Any]:
     state: list[Any] = [entry.name, entry.start_seconds, entry.max_clips, entry.caption]
     state += [entry.split, entry.group]
     for path in (entry.path, entry.sound_path):
-        if path is not None and path.exists():
+        if path is not None and os.path.exists(path):  # Path.exists raises for a name too long
             state += [path.stat().st_size, path.stat().st_mtime_ns]
     return state
 

@@ -17,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from mmdisco_jax.inputs.isolation import WorkError, unhurried
 from mmdisco_jax.inputs.media import ClipSpec, MediaError, Part, Window, iter_windows
+from mmdisco_jax.inputs.record_files import num_records, replace
 
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
@@ -65,7 +66,7 @@ def cut(
     made = Piece(path=piece_path, num_clips=count, problem=problem, reason=reason)
     with _disk_to_blame(piece_path), unhurried():
         writer.close()
-        _replace(temporary, piece_path)
+        replace(temporary, piece_path)
         return _note(made)
 
 
@@ -114,18 +115,7 @@ def read_note(piece_path: str) -> Piece | None:
         piece = Piece(**note | {"path": piece_path})
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    return piece if not piece.num_clips or _length(piece_path) == piece.num_clips else None
-
-
-def _length(path: str) -> int:
-    """The number of clips in the file; 0 for one that is missing or torn."""
-    try:
-        reader = ArrayRecordReader(path)
-        count = reader.num_records()
-        reader.close()  # a torn file may be told only here
-        return count
-    except RuntimeError:
-        return 0
+    return piece if not piece.num_clips or num_records(piece_path) == piece.num_clips else None
 
 
 def read_piece(piece: Piece, spec: ClipSpec, first: int, last: int) -> Iterator[Window]:
@@ -155,20 +145,5 @@ def _unpack(record: bytes, spec: ClipSpec) -> Window:
 def _note(piece: Piece) -> Piece:
     temporary = f"{piece.path}.json.{os.getpid()}.part"
     Path(temporary).write_text(json.dumps(dataclasses.asdict(piece)))
-    _replace(temporary, f"{piece.path}.json")
+    replace(temporary, f"{piece.path}.json")
     return piece
-
-
-def _replace(temporary: str, path: str) -> None:
-    """A rename that is on the disk at the return, and what is renamed before it."""
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(os.path.dirname(path))
-
-
-def _sync(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

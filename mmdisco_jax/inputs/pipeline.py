@@ -65,9 +65,10 @@ def make_train_iterator(
             f"({process_count}), as it is the global batch; round it up or down."
         )
     stream = grain.MapDataset.source(source).seed(seed).shuffle().map(pair_only)
-    stream = stream.repeat().random_map(HorizontalFlip(probability=flip_probability))
-    if window is not None:
+    stream = stream.repeat()
+    if window is not None:  # first: mirroring copies what it is given
         stream = stream.random_map(RandomWindow(size=window))
+    stream = stream.random_map(HorizontalFlip(probability=flip_probability))
     rows = _Rows(
         stream=stream,
         stride=batch_size,

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,14 @@ class Row:
     @property
     def used(self) -> bool:
         return self.action not in ("error", "skip")
+
+    def most_clips(self, clip_seconds: float) -> int:
+        """How many clips cutting can give, by the inspection; 0 if that cannot be trusted."""
+        if self.inspection.problem == "corrupt":
+            return 0
+        left = self.inspection.duration_seconds - self.entry.start_seconds
+        count = math.floor(max(left, 0.0) / clip_seconds)
+        return count if self.entry.max_clips is None else min(count, self.entry.max_clips)
 
     def to_json(self) -> dict[str, Any]:
         """All but the thumbnail; for a file that is left out, why."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds a dataset once; what is already there is kept, what is half there goes on."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -19,7 +21,7 @@ from mmdisco_jax.inputs.media_builder import MediaBuilder, cut_key
 from mmdisco_jax.inputs.pieces import Piece
 from mmdisco_jax.inputs.policies import Policies, counts, mark_duplicates, require_allowed
 from mmdisco_jax.inputs.preflight import Row, after_cutting, cut_all, inspect_all
-from mmdisco_jax.inputs.work_folder import claim, discard, discard_if_last, locked
+from mmdisco_jax.inputs.work_folder import claim, discard, discard_if_last, locked, require_space
 
 REPORT_FILE, QUARANTINE_FILE = "preflight.json", "quarantine.json"
 Show = Callable[[Sequence[Row]], None]
@@ -97,7 +99,8 @@ def _build(builder: Any, target: Path) -> None:
     # run removes it if this one is killed.
     downloads = target.with_name(f"incomplete.downloads_{target.name}")
     try:
-        builder.download_and_prepare(download_dir=downloads)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints of a download of unknown size
+            builder.download_and_prepare(download_dir=downloads)
     finally:
         shutil.rmtree(downloads, ignore_errors=True)
 
@@ -118,6 +121,7 @@ def _give_pieces(
     show(rows)
     require_allowed(entries, inspections, policies)
     used = [row for row in rows if row.used]
+    require_space(work, sum(row.most_clips(spec.clip_seconds) for row in used) * spec.num_bytes)
     pieces = cut_all([row.entry for row in used], spec, policies, work, num_workers=num_workers)
     rows, chosen = _after(rows, pieces, policies)
     filled = iter(
@@ -196,7 +200,7 @@ def _summary(name: str, builder: Any, target: Path, already: bool) -> dict[str, 
         "dataset": name,
         "directory": str(target),
         "splits": clips,
-        "seconds": {split: count * clip_seconds for split, count in clips.items()},
+        "seconds": {split: round(count * clip_seconds, 3) for split, count in clips.items()},
         "already_prepared": already,
         "quarantined": left_out,
     }

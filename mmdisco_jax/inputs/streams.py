@@ -14,15 +14,20 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
 
 # Containers round times to 1 ms or so; sound off by more than this has a hole or an overlap.
 _JITTER_SECONDS = 0.004
 _ROUNDING_SECONDS = 1.1e-3
-_LONGEST_HOLE_SECONDS = 600.0
+_LONGEST_HOLE_SECONDS = 60.0
 _LONGEST_OVERLAP_SECONDS = 1.0
+# Recordings of a screen show one picture for minutes.
+LONGEST_PICTURE_SECONDS = 600.0
 # 8K video has 33 million. A damaged header can ask for a thousand times as much memory.
 LARGEST_PIXELS = 1 << 26
-_HIGHEST_RATE_HZ = 1_000_000
+# A header damaged to 1 Hz would make hours of a few kilobytes.
+_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1000, 1_000_000
 
 _BLOCK_SAMPLES = 8192  # resampled at once: a call for every frame costs more than the decoding
 
@@ -61,12 +66,21 @@ class Pictures:
         # A stream may change its size on the way: the decoder holds the limit from there on.
         stream.codec_context.options = {"max_pixels": str(LARGEST_PIXELS)}
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        self.reformatter = VideoReformatter()
         self._alive = alive
         self._frames = container.decode(stream)
         # Not the rate that the file claims: 1000 Hz or 90 kHz is common where it varies.
         self._interval = self._step = 1.0 / fps
         self._shown: av.VideoFrame | None = None
-        self._next = self._decode()
+        self._next: av.VideoFrame | None = None
+        try:
+            self._next = self._decode()
+        except FFmpegError as error:
+            if stream.width and stream.height:
+                raise
+            raise StreamError(
+                f"the size of its pictures is not known, or beyond {LARGEST_PIXELS} pixels"
+            ) from error
         if self._next is None:
             raise StreamError("not one frame can be decoded")
         self.first_seconds: float = seconds_of(self._next)
@@ -108,9 +122,10 @@ class Pictures:
         now = seconds_of(frame)
         if frame.is_corrupt:
             raise StreamError(f"it has a damaged picture at {now:.3f} s")
-        if self._shown is not None and now < seconds_of(self._shown):
+        before = None if self._next is None else seconds_of(self._next)
+        if before is not None and now < before:
             raise StreamError(f"its pictures go back in time at {now:.3f} s")
-        if self._shown is not None and now > seconds_of(self._shown) + _LONGEST_HOLE_SECONDS:
+        if before is not None and now > before + LONGEST_PICTURE_SECONDS:
             raise StreamError(f"its pictures jump to {now:.3f} s")
         return frame
 
@@ -266,7 +281,8 @@ class _Run:
         step = source // divisor
         first = round(start * source)
         lead = first % step
-        self._waiting = [np.zeros((self._count, lead), np.float32)]
+        self._lead = np.zeros((self._count, lead), np.float32)
+        self._waiting: list[np.ndarray] = []
         self._fed = 0
         self._index = (first - lead) // step * (rate // divisor)
         self._skip = math.ceil(Fraction(lead * rate, source))
@@ -278,10 +294,11 @@ class _Run:
     def add(self, frame: av.AudioFrame | None) -> tuple[int, np.ndarray]:
         """(index of the first sample, samples [c n]) of what is ready now; None ends the run."""
         self._heard += 0 if frame is None else frame.samples
-        unpacked = self._unpacker.resample(frame)
-        self._waiting += [self._mixed(piece) for piece in unpacked if piece is not None]
+        for piece in filter(None, self._unpacker.resample(frame)):
+            samples = np.asarray(piece.to_ndarray())
+            self._waiting.append(samples.reshape(-1, piece.layout.nb_channels))
         frames = []
-        if frame is None or sum(piece.shape[1] for piece in self._waiting) >= _BLOCK_SAMPLES:
+        if frame is None or sum(map(len, self._waiting)) >= _BLOCK_SAMPLES:
             frames = self._resample_waiting()
         if frame is None:
             frames += self._resampler.resample(None)
@@ -293,18 +310,19 @@ class _Run:
         self._skip -= skipped
         return index, ready[:, skipped:]
 
-    def _mixed(self, frame: av.AudioFrame) -> np.ndarray:
-        """The wanted channels of a packed frame, float32 [c n]."""
-        samples = np.asarray(frame.to_ndarray()).reshape(-1, frame.layout.nb_channels).T
+    def _mixed(self, packed: np.ndarray) -> np.ndarray:
+        """The wanted channels, float32 [c n], of all, float32 [n channels]."""
+        samples = packed.T
         if self._channels == "stereo":
             return samples[[0, -1]]
         return samples[:1] if self._channels == "left" else samples.mean(axis=0, keepdims=True)
 
     def _resample_waiting(self) -> list[av.AudioFrame]:
         waiting, self._waiting = self._waiting, []
-        if not any(piece.shape[1] for piece in waiting):
+        if not any(map(len, waiting)):
             return []
-        samples = np.concatenate(waiting, axis=1)
+        samples = np.concatenate([self._lead, self._mixed(np.concatenate(waiting))], axis=1)
+        self._lead = self._lead[:, :0]
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
         frame.sample_rate, frame.time_base = self.form[0], Fraction(1, self.form[0])
         frame.pts = self._fed
@@ -314,9 +332,10 @@ class _Run:
 
 def seconds_of(frame: av.VideoFrame | av.AudioFrame) -> float:
     """When the frame is presented; StreamError if it does not say."""
-    if frame.pts is None:
+    seconds = frame.time
+    if seconds is None:
         raise StreamError("it has a frame without a presentation time")
-    return float(frame.pts * _base(frame))
+    return seconds
 
 
 def _check_size(width: int, height: int) -> None:
@@ -327,7 +346,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_rate(rate: int) -> None:
-    if not 0 < rate <= _HIGHEST_RATE_HZ:
+    if not _LOWEST_RATE_HZ <= rate <= _HIGHEST_RATE_HZ:
         raise StreamError(f"its sound claims {rate} samples a second")
 
 

@@ -47,6 +47,18 @@ def discard_if_last(folder: Path, user: str) -> None:
                 discard(folder)
 
 
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Raises OSError unless `folder`, with what lies in it, can grow to `num_bytes`."""
+    has = sum(path.stat().st_size for path in folder.iterdir())
+    free = shutil.disk_usage(folder).free
+    if num_bytes > has + free:
+        raise OSError(
+            f"{folder} needs {num_bytes / 1e9:.1f} GB for clips, and {(has + free) / 1e9:.1f} GB "
+            "are free. Free disk space, choose another data_dir, fewer files or smaller clips; "
+            "then run again to go on."
+        )
+
+
 def _lock(folder: Path) -> int | None:
     """The handle of the lock file, or None if the folder was removed in the meantime."""
     path = folder / _LOCK_FILE

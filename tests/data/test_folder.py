@@ -5,6 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -159,6 +160,18 @@ def test_errors_list_files_and_remedies_before_and_after_cutting(tmp_path):
     made = prepare("folder", tmp_path / "out", show=unchanged, **skip, **options)
     assert (made["splits"], made["quarantined"]) == ({"train": 4}, 2)
     assert list((tmp_path / "out").rglob("pieces.*")) == []
+
+
+def test_clips_that_do_not_fit_on_the_disk_are_refused_before_cutting(tmp_path, monkeypatch):
+    clock(tmp_path / "media" / "a.mkv")
+    options = {"folder": str(tmp_path / "media"), **CLIP}
+    clip_bytes = 5 * 16 * 16 * 3 + 2 * 8_000
+    free = SimpleNamespace(free=3 * clip_bytes)
+    monkeypatch.setattr("mmdisco_jax.inputs.work_folder.shutil.disk_usage", lambda folder: free)
+    with pytest.raises(OSError, match=r"0.0 GB for clips.*Free disk space"):
+        prepare("folder", tmp_path / "data", **options)
+    free.free = 4 * clip_bytes
+    assert prepare("folder", tmp_path / "data", **options)["splits"] == {"train": 4}
 
 
 def test_nothing_to_read_is_an_error(tmp_path):

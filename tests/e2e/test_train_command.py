@@ -45,7 +45,8 @@ def config(tmp_path_factory) -> Any:
             keep=2,
             restore="latest",
         )
-    prepare("bounce", config.data.dir, **config.data.options)
+    options: Any = config.data.options
+    prepare("bounce", config.data.dir, **options)
     return config
 
 

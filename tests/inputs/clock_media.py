@@ -52,7 +52,7 @@ def write_clock(
             for frame in _sound(sound_runs, rate_hz, channel_gains, layout):
                 packets += audio.encode(frame)
         for seconds in frame_seconds:
-            grey = np.full((*size, 3), round(grey_of(seconds)), np.uint8)
+            grey = np.full((*size, 3), round(min(grey_of(seconds), 255)), np.uint8)
             frame = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format="bgr0")
             frame.pts, frame.time_base = round(seconds * 1000), milli
             packets += video.encode(frame)

@@ -2,6 +2,7 @@
 """Caches: what is kept comes back, what is stale is refused, what is unfinished goes on."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -51,9 +52,12 @@ def test_an_interrupted_cache_goes_on_to_the_same_bytes(tmp_path):
         write_cache(tmp_path / "c", MADE_BY, 10, Maker(fails_at=8), shard_size=4)
     with pytest.raises(FileNotFoundError, match=r"unfinished \(examples_00000008"):
         open_cache(tmp_path / "c")
+    # What a kill leaves of the shard it was at, and a power failure of the one before.
+    (tmp_path / "c" / "examples_00000008.array_record.1.part").write_bytes(b"half")
+    os.truncate(tmp_path / "c" / "examples_00000004.array_record", 100)
     second = Maker()
     write_cache(tmp_path / "c", MADE_BY, 10, second, shard_size=4)
-    assert second.asked == [8]
+    assert second.asked == [4, 8]
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "c").iterdir())
     for name in names:

@@ -2,7 +2,11 @@
 """Clips from media files against the closed form of what the files hold at each time."""
 
 import dataclasses
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +20,7 @@ from mmdisco_jax.inputs.media import (
     decode_window,
     iter_windows,
 )
+from mmdisco_jax.inputs.streams import Pictures, StreamError
 from tests.inputs.clock_media import seconds_of, tone, write_clock
 from tests.inputs.transcode import LAYOUTS, write_media
 
@@ -217,8 +222,47 @@ def test_absurd_size_is_refused_by_name(tmp_path):
         assert whole.count(field) == 1
         whole = whole.replace(field, field[:2] + claim.to_bytes(2, "big"))
     path.write_bytes(whole)
-    with pytest.raises(MediaError, match=r"a.mkv.*20000 x 10000 pixels, beyond the limit"):
+    with pytest.raises(MediaError, match=r"a.mkv: the size.* beyond 67108864 pixels"):
         list(iter_windows(path, SPEC))
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [([0.0, 0.2, 0.1], "go back in time at 0.100"), ([0.0, 0.1, 700.0], "jump to 700.000")],
+)
+def test_pictures_whose_times_make_no_sense_are_refused(tmp_path, times, message):
+    def frame(seconds: float) -> av.VideoFrame:
+        made = av.VideoFrame(16, 16, "rgb24")
+        made.pts, made.time_base = round(1000 * seconds), Fraction(1, 1000)
+        return made
+
+    path = write_clock(tmp_path / "a.mkv", frame_seconds=STEADY, sound_runs=[(0.0, 1.0)])
+    with av.open(str(path)) as container:
+        decoder: Any = SimpleNamespace(decode=lambda stream: map(frame, times))
+        pictures = Pictures(decoder, container.streams.video[0], fps=10)
+        with pytest.raises(StreamError, match=message):
+            pictures.first_at_or_after(1000.0)
+
+
+def test_sound_that_stops_for_more_than_a_minute_is_refused(tmp_path):
+    runs = [(0.0, 1.0), (62.0, 63.0)]
+    path = write_clock(tmp_path / "a.mkv", frame_seconds=[0, 30, 62, 63], sound_runs=runs)
+    with pytest.raises(MediaError, match=r"a.mkv: its sound jumps by 61.*at 62"):
+        list(iter_windows(path, SPEC))
+
+
+def test_bare_pictures_under_another_name_are_no_film(tmp_path):
+    # As FFmpeg guesses when the header of an AVI file is lost.
+    for name in ("bare.m4v", "film.avi"):
+        with av.open(str(tmp_path / name), "w", format="m4v") as container:
+            stream: Any = container.add_stream("mpeg4", rate=10)
+            stream.width = stream.height = 64
+            for _ in range(20):
+                container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+            container.mux(stream.encode(None))
+    assert len(list(iter_windows(tmp_path / "bare.m4v", SPEC, Part(silence=True)))) > 0
+    with pytest.raises(MediaError, match=r"film.avi: it has no header .* like m4v"):
+        list(iter_windows(tmp_path / "film.avi", SPEC, Part(silence=True)))
 
 
 def test_decode_window_agrees_with_iteration(tmp_path):

@@ -3,6 +3,7 @@
 
 import itertools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,8 @@ def test_resumed_stream_is_the_uninterrupted_one(steps):
 
 
 def test_flip_mirrors_the_width_half_of_the_time_and_leaves_the_sound():
-    source, size = NumberedSource(100), {"batch_size": 50, "seed": 2}
+    source = NumberedSource(100)
+    size: Any = {"batch_size": 50, "seed": 2}
     plain = take(make_train_iterator(source, flip_probability=0.0, **size), 8)
     mixed = take(make_train_iterator(source, **size), 8)
     coins = flipped(mixed)

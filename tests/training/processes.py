@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _COMMANDS = [f"mmdisco_jax.commands.{name}" for name in ("cli", "sample", "train")]
 _CONTEXT.set_forkserver_preload(["tests.training.toy", *_COMMANDS])
+_COMPILER = ("jax_compilation_cache_dir", "jax_disable_most_optimizations")
 
 
 @contextlib.contextmanager
@@ -44,12 +45,12 @@ def _configure(settings: dict[str, Any]) -> None:
 def start(
     function: Callable[..., None], *args: Any, devices: int = 1, **kwargs: Any
 ) -> BaseProcess:
-    """Calls the function in a new process with so many CPU devices."""
-    directory = jax.config.values["jax_compilation_cache_dir"]
+    """Calls the function in a new process with so many CPU devices, and this one's compiler."""
+    compiler = {name: jax.config.values[name] for name in _COMPILER}
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)  # the fork server's own, to preload from
     try:
-        process = _CONTEXT.Process(target=_call, args=(devices, directory, function, args, kwargs))
+        process = _CONTEXT.Process(target=_call, args=(devices, compiler, function, args, kwargs))
         process.start()
     finally:
         if before is None:
@@ -81,8 +82,10 @@ def call(function: Callable[..., None], *args: Any, **kwargs: Any) -> int:
 
 
 def _call(
-    devices: int, directory: str | None, function: Callable[..., None], args: Any, kwargs: Any
+    devices: int, compiler: dict[str, Any], function: Callable[..., None], args: Any, kwargs: Any
 ) -> None:
+    _configure(compiler)
+    directory = compiler["jax_compilation_cache_dir"]
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
     with compilation_cache(directory):
