@@ -27,7 +27,7 @@ demo: $(VENV)/run
 	$(PY) launch.py evaluate --config=configs/bounce_demo.py --workdir=runs/demo
 
 test: $(VENV)/dev
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/dev
 	$(PY) -m pytest -m slow

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -50,9 +51,19 @@ def trained(config, tmp_path_factory) -> Path:
     return workdir
 
 
-def test_any_folder_trains_on_windows_of_its_clips(config, trained):
-    record = build.training_examples(config)[0]
+def test_training_takes_windows_of_the_clips_of_any_folder(config):
+    source = build.training_examples(config)
+    record = source[0]
     assert (record["video"].shape, record["audio"].shape) == ((12, 16, 16, 3), (19_200,))
+    batch = next(train._batches(config, source, build.window(config, source)))
+    assert (batch["video"].shape, batch["audio"].shape) == ((4, 4, 16, 16, 3), (4, 6_400))
+    loss_fn, init, frozen = build.training_task(config)
+    loss, _ = jax.eval_shape(loss_fn, init(jax.random.key(0)), frozen, batch, jax.random.key(1), 0)
+    assert loss.shape == ()
+
+
+@pytest.mark.slow
+def test_any_folder_trains_on_windows_of_its_clips(trained):
     trace = loss_trace(read_metrics(trained))
     assert len(trace) == STEPS and np.isfinite(trace).all()
     shares = [row["data_wait_share"] for row in read_metrics(trained)]
