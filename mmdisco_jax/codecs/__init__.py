@@ -8,5 +8,6 @@ CODECS = Registry(
     {
         "pixels": "mmdisco_jax.codecs.pixels:Pixels",
         "log_mel": "mmdisco_jax.codecs.log_mel:LogMel",
+        "waveform": "mmdisco_jax.codecs.waveform:Waveform",
     },
 )
