@@ -30,6 +30,7 @@ def _train(target: str) -> dict:
         "clip_norm": 1.0,
         "weight_decay": 0.0,
         "ema_decay": 0.998,
+        "num_microbatches": 1,  # of a batch, one after the other; more of them take less memory
         "max_weight": 10.0,
         "time": {"focus": 0.0, "low": 0, "high": 0},
         "log_every": 20,

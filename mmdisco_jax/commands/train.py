@@ -64,6 +64,7 @@ def _train(config: Any, workdir: Path) -> None:
         ema_decay=config.train.ema_decay,
         seed=config.seed,
         start=build.start_params(config, init),
+        num_microbatches=config.train.num_microbatches,
     )
     source = build.training_examples(config)
     with Checkpoints(workdir / "checkpoints", resolved, keep=config.train.keep) as checkpoints:

@@ -23,7 +23,7 @@ class Task:
     """What is learnt: loss, key -> initial parameters, frozen parameters, optimizer, averaging.
 
     `seed` draws the initial parameters, unless `start` gives them, and `seed + 1` all randomness of
-    the steps.
+    the steps. `num_microbatches` as of `make_step`.
     """
 
     loss_fn: LossFn
@@ -33,6 +33,7 @@ class Task:
     ema_decay: float
     seed: int
     start: Params | None = None
+    num_microbatches: int = 1
 
 
 def train(
@@ -77,7 +78,12 @@ def train(
         state,
         parallel.place(task.frozen, parallel.tree_shardings(task.frozen, mesh)),
         batches,
-        make_step(task.loss_fn, task.optimizer, ema_decay=task.ema_decay),
+        make_step(
+            task.loss_fn,
+            task.optimizer,
+            ema_decay=task.ema_decay,
+            num_microbatches=task.num_microbatches,
+        ),
         step_key,
         spec,
         workdir,

@@ -30,19 +30,26 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
 
 
 def make_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, ema_decay: float
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float,
+    num_microbatches: int = 1,
 ) -> Callable[[TrainState, Params, Any, Array], tuple[TrainState, Metrics]]:
     """A pure training step (state, frozen, batch, key) -> (state, metrics).
 
-    Frozen parameters are an argument of their own, so that no optimizer sees them. Randomness is
+    With `num_microbatches` the gradient is the mean over that many parts of the batch, one after
+    the other, each with randomness of its own: less memory, the same law. Frozen parameters are an argument of their own, so that no optimizer sees them. Randomness is
     `fold_in(key, step)`: a resumed run draws what the uninterrupted one would have drawn. The
     average warms up as (1 + n) / (10 + n), so that it forgets the initial weights early.
     """
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+    if num_microbatches > 1:
+        gradient = accumulated(gradient, num_microbatches)
 
     def step(state: TrainState, frozen: Params, batch: Any, key: Array):
         step_key = jax.random.fold_in(key, state.step)
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, metrics), grads = grad_fn(state.params, frozen, batch, step_key, state.step)
+        (loss, metrics), grads = gradient(state.params, frozen, batch, step_key, state.step)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         count = state.step.astype(jnp.float32)
@@ -53,3 +60,37 @@ def make_step(
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return step
+
+
+def accumulated(gradient: Callable, num_parts: int) -> Callable:
+    """`gradient` (value and aux, gradient) of each part of the batch in turn, and the mean of all.
+
+    A metric that is nan in some parts is the mean over the others. ValueError, at the first call,
+    for a batch that cannot be cut into `num_parts`.
+    """
+
+    def mean(params: Params, frozen: Params, batch: Any, key: Array, step: Array):
+        parts = jax.tree.map(lambda x: _parts(x, num_parts), batch)
+
+        def one(total: Params, row: tuple[Array, Any]):
+            index, part = row
+            out, grads = gradient(params, frozen, part, jax.random.fold_in(key, index), step)
+            return jax.tree.map(jnp.add, total, grads), out
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        total, (losses, metrics) = jax.lax.scan(one, zeros, (jnp.arange(num_parts), parts))
+        grads = jax.tree.map(lambda g: g / num_parts, total)
+        return (losses.mean(), jax.tree.map(lambda m: jnp.nanmean(m, axis=0), metrics)), grads
+
+    return mean
+
+
+def _parts(x: Array, num_parts: int) -> Array:
+    """[b ...] -> [num_parts, b / num_parts, ...], each part with rows of every device."""
+    batch = x.shape[0]
+    if batch % num_parts:
+        raise ValueError(
+            f"a batch of {batch} cannot be cut into {num_parts} microbatches: the batch size must "
+            "be a multiple of their number."
+        )
+    return jnp.moveaxis(x.reshape(batch // num_parts, num_parts, *x.shape[1:]), 1, 0)

@@ -67,3 +67,47 @@ def test_a_warm_up_longer_than_the_training_is_refused():
             b2=0.9,
             clip_norm=1.0,
         )
+
+
+def test_microbatches_give_the_gradient_of_the_whole_batch():
+    rows = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+
+    def loss_fn(params, frozen, batch, key, step):
+        error = jnp.square(batch["x"] @ params["w"] - frozen)
+        share = jnp.where(batch["x"][0, 0] > 0, jnp.nan, error.mean())
+        return error.mean(), {"error": error.mean(), "some": share}
+
+    params = {"w": jnp.array([0.5, -1.0, 2.0])}
+    found = []
+    for parts in (1, 4):
+        step = make_step(loss_fn, optax.sgd(0.1), ema_decay=0.5, num_microbatches=parts)
+        state = init_state(params, optax.sgd(0.1))
+        found.append(jax.jit(step)(state, 1.0, {"x": jnp.asarray(rows)}, jax.random.key(0)))
+    (whole, metrics), (cut, cut_metrics) = found
+    np.testing.assert_allclose(cut.params["w"], whole.params["w"], rtol=1e-6)
+    for name in ("loss", "error", "grad_norm"):
+        np.testing.assert_allclose(cut_metrics[name], metrics[name], rtol=1e-6)
+    errors = np.square(rows @ np.asarray(params["w"]) - 1.0).reshape(3, 4).mean(axis=0)
+    known = [e for e, first in zip(errors, rows[:4, 0], strict=True) if first <= 0]
+    assert 0 < len(known) < 4
+    np.testing.assert_allclose(cut_metrics["some"], np.mean(known), rtol=1e-5)
+
+
+def test_microbatches_draw_their_own_noise():
+    def loss_fn(params, frozen, batch, key, step):
+        return params["w"] * jax.random.normal(key), {}
+
+    step = make_step(loss_fn, optax.sgd(1.0), ema_decay=0.5, num_microbatches=2)
+    state = init_state({"w": jnp.array(0.0)}, optax.sgd(1.0))
+    after, _ = step(state, None, jnp.zeros(2), jax.random.key(3))
+    key = jax.random.fold_in(jax.random.key(3), 0)
+    draws = [jax.random.normal(jax.random.fold_in(key, i)) for i in range(2)]
+    np.testing.assert_allclose(after.params["w"], -np.mean(draws), rtol=1e-6)
+
+
+def test_a_batch_that_cannot_be_cut_is_named():
+    step = make_step(
+        lambda p, f, b, k, s: (p.sum(), {}), optax.sgd(1.0), ema_decay=0.5, num_microbatches=4
+    )
+    with pytest.raises(ValueError, match="a batch of 6 cannot be cut into 4 microbatches"):
+        step(init_state(jnp.zeros(2), optax.sgd(1.0)), None, jnp.zeros((6, 1)), jax.random.key(0))
