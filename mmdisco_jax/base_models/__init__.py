@@ -5,5 +5,8 @@ from mmdisco_jax.registry import Registry
 
 BASE_MODELS = Registry(
     "base model",
-    {"patch_transformer": "mmdisco_jax.base_models.patch_transformer:build"},
+    {
+        "mm_diffusion": "mmdisco_jax.base_models.mm_diffusion:build",
+        "patch_transformer": "mmdisco_jax.base_models.patch_transformer:build",
+    },
 )

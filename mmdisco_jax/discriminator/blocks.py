@@ -12,77 +12,18 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.nn.activations import Identity, SiLU
-from mmdisco_jax.nn.conv import Conv, avg_pool, same_conv
-from mmdisco_jax.nn.norm import GroupNorm, check_groups, group_norm
-
-VIDEO_POOL = (1, 2, 2)
-AUDIO_POOL = {"1d": (4,), "2d": (1, 2)}  # 2-D: the mel axis alone, time keeps its resolution
-_AUDIO_RANK = {"1d": 1, "2d": 2}
-
-
-class FactorisedVideoConv(nnx.Module):
-    """3x3 convolution of each frame, then k3 over time at each pixel, both with bias."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
-        self.video_conv_spatial = Conv(in_channels, out_channels, (3, 3), rngs=rngs)
-        self.video_conv_temporal = Conv(out_channels, out_channels, (3,), rngs=rngs)
-
-    def __call__(self, video: Array) -> Array:
-        b, f, h, w, c = video.shape
-        frames = self.video_conv_spatial(video.reshape(b * f, h, w, c))
-        # Time convolved in place as a (3, 1) window over (f, h w): no transposition to and fro.
-        temporal = self.video_conv_temporal
-        mixed = same_conv(frames.reshape(b, f, h * w, -1), temporal.kernel[...][:, None])
-        return (mixed + temporal.bias[...]).reshape(b, f, h, w, -1)
-
-
-class PointwiseVideoConv(nnx.Module):
-    """A 1x1x1 convolution: one linear map of the channels."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, zero_init: bool = False, rngs: nnx.Rngs
-    ):
-        self.video_conv = Conv(in_channels, out_channels, (1, 1, 1), zero_init=zero_init, rngs=rngs)
-
-    def __call__(self, video: Array) -> Array:
-        return self.video_conv(video)
-
-
-class AudioConv(nnx.Module):
-    """Convolution over (l, m) or l with `size` taps along each axis."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        size: int,
-        conv: str,
-        *,
-        dilation: int = 1,
-        zero_init: bool = False,
-        rngs: nnx.Rngs,
-    ):
-        self.audio_conv = Conv(
-            in_channels,
-            out_channels,
-            (size,) * _AUDIO_RANK[conv],
-            dilation=dilation,
-            zero_init=zero_init,
-            rngs=rngs,
-        )
-
-    def __call__(self, audio: Array) -> Array:
-        return self.audio_conv(audio)
-
-
-class Normalization(nnx.Module):
-    """Affine group norm; exists for the official name `*.GroupNorm.*`."""
-
-    def __init__(self, num_groups: int, channels: int):
-        self.GroupNorm = GroupNorm(num_groups, channels)
-
-    def __call__(self, x: Array) -> Array:
-        return self.GroupNorm(x)
+from mmdisco_jax.nn.av_layers import (
+    AUDIO_POOL,
+    VIDEO_POOL,
+    AudioConv,
+    FactorisedVideoConv,
+    InitialBlock,
+    Normalization,
+    VideoConv,
+    chain,
+)
+from mmdisco_jax.nn.conv import avg_pool
+from mmdisco_jax.nn.norm import check_groups, group_norm
 
 
 class TimeModulatedNorm(nnx.Module):
@@ -98,20 +39,6 @@ class TimeModulatedNorm(nnx.Module):
             emb = layer(emb)
         scale, shift = jnp.split(emb, 2, axis=-1)
         return group_norm(x, self.num_groups, 1 + scale, shift)
-
-
-class InitialBlock(nnx.Module):
-    """The first convolution of both towers; ignores the embeddings."""
-
-    def __init__(self, video_in: int, audio_in: int, out: int, audio_conv: str, *, rngs: nnx.Rngs):
-        self.video_conv = FactorisedVideoConv(video_in, out, rngs=rngs)
-        self.audio_conv = AudioConv(audio_in, out, 3, audio_conv, rngs=rngs)
-
-    def __call__(
-        self, video: Array, audio: Array, video_emb: Array, audio_emb: Array
-    ) -> tuple[Array, Array]:
-        del video_emb, audio_emb
-        return self.video_conv(video), self.audio_conv(audio)
 
 
 class ResBlock(nnx.Module):
@@ -142,7 +69,7 @@ class ResBlock(nnx.Module):
                 TimeModulatedNorm(num_groups, o, emb_dim, rngs=rngs),
                 SiLU(),
                 Identity(),
-                PointwiseVideoConv(o, o, zero_init=True, rngs=rngs),
+                VideoConv(o, o, 1, zero_init=True, rngs=rngs),
             ]
         )
         self.audio_out_layers = nnx.List(
@@ -154,7 +81,7 @@ class ResBlock(nnx.Module):
             ]
         )
         same = i == o
-        self.video_skip_connection = Identity() if same else PointwiseVideoConv(i, o, rngs=rngs)
+        self.video_skip_connection = Identity() if same else VideoConv(i, o, 1, rngs=rngs)
         self.audio_skip_connection = (
             Identity() if same else AudioConv(i, o, 1, audio_conv, rngs=rngs)
         )
@@ -162,8 +89,8 @@ class ResBlock(nnx.Module):
     def __call__(
         self, video: Array, audio: Array, video_emb: Array, audio_emb: Array
     ) -> tuple[Array, Array]:
-        video_hidden = _apply(self.video_in_layers, video)
-        audio_hidden = _apply(self.audio_in_layers, audio)
+        video_hidden = chain(self.video_in_layers, video)
+        audio_hidden = chain(self.audio_in_layers, audio)
         if self.video_pool and self.audio_pool:
             video, video_hidden = (avg_pool(x, self.video_pool) for x in (video, video_hidden))
             audio, audio_hidden = (avg_pool(x, self.audio_pool) for x in (audio, audio_hidden))
@@ -175,15 +102,9 @@ class ResBlock(nnx.Module):
         )
 
 
-def _apply(layers: Sequence, x: Array) -> Array:
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
 def _apply_modulated(layers: Sequence, x: Array, emb: Array) -> Array:
     norm, *rest = layers
-    return _apply(rest, norm(x, emb))
+    return chain(rest, norm(x, emb))
 
 
 class FeatureExtractor(nnx.Module):

@@ -2,6 +2,7 @@
 """Parameter-free modules that hold an index in a list of layers, so that official names match."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -25,3 +26,19 @@ class Identity(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return x
+
+
+class Dropout(nnx.Module):
+    """Zeros a share `rate` of the elements and scales the rest by 1 / (1 - rate); any shape.
+
+    Only with a key: the same key drops the same elements, and without one x passes unchanged.
+    """
+
+    def __init__(self, rate: float):
+        self.rate = rate
+
+    def __call__(self, x: Array, key: Array | None = None) -> Array:
+        if key is None or self.rate == 0:
+            return x
+        keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)
+        return jnp.where(keep, x / (1 - self.rate), 0)

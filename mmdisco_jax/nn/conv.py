@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions of stride 1 with 'same' zero padding, and average pooling; channel-last."""
+"""Convolutions of stride 1 with 'same' zero padding, average pooling, repetition; channel-last."""
 
 from collections.abc import Sequence
 from math import prod
@@ -39,6 +39,8 @@ def same_conv(x: Array, kernel: Array, *, dilation: int = 1) -> Array:
 class Conv(nnx.Module):
     """A 'same' convolution with bias: [b, *spatial, i] -> [b, *spatial, o].
 
+    Computed in the dtype of the input, whatever the parameters have.
+
     Args:
       window: odd extent of the kernel along each spatial axis.
       dilation: distance between the taps, equal along all axes.
@@ -61,7 +63,8 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_channels))
 
     def __call__(self, x: Array) -> Array:
-        return same_conv(x, self.kernel[...], dilation=self.dilation) + self.bias[...]
+        kernel, bias = (p[...].astype(x.dtype) for p in (self.kernel, self.bias))
+        return same_conv(x, kernel, dilation=self.dilation) + bias
 
 
 def avg_pool(x: Array, window: Sequence[int]) -> Array:
@@ -80,3 +83,10 @@ def avg_pool(x: Array, window: Sequence[int]) -> Array:
     pairs = [part for pair in zip(blocks, window, strict=True) for part in pair]
     split = x.reshape(x.shape[0], *pairs, x.shape[-1])
     return split.mean(tuple(range(2, split.ndim - 1, 2)))
+
+
+def upsample(x: Array, factors: Sequence[int]) -> Array:
+    """Repeat each element of x [b, *spatial, c] `factors` times along the spatial axes."""
+    for axis, factor in enumerate(factors, start=1):
+        x = jnp.repeat(x, factor, axis=axis)
+    return x

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random-shift multi-modal attention (MM-Diffusion, Ruan et al. 2023, section 3.3).
+
+A clip is cut into f segments, one per video frame: P tokens of video and A = l // f of audio each
+(the last audio segment takes what remains of the l tokens). Segment i of one modality attends only
+the other modality's tokens
+
+    ((i + shift) * size + j) mod n,     0 <= j < window * size,
+
+where size and n are A and l for audio, P and f * P for video. The official code draws a `shift` of
+0 .. f - window per block and call, also when it samples; here it is an argument, so that a
+rematerialised backward pass sees the window that the loss saw.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mmdisco_jax.types import Array
+
+
+def check_window(window: int, num_frames: int) -> None:
+    """Raise ValueError unless 1 <= window <= num_frames."""
+    if not 1 <= window <= num_frames:
+        raise ValueError(
+            f"a cross-attention window of {window} frames does not fit a clip of {num_frames}: it "
+            "must be 1 .. the number of frames; use a smaller window or longer clips"
+        )
+
+
+def random_shift_attention(
+    video: Array, audio: Array, num_frames: int, window: int, shift: Array | int | None = None
+) -> tuple[Array, Array]:
+    """Each modality's tokens attend a moving window of the other's.
+
+    Args:
+      video, audio: queries, keys and values, [b f*P 3 heads d] and [b l 3 heads d], l >= f.
+      num_frames: f.
+      window: in segments, 1 .. f.
+      shift: int32 scalar, 0 .. f - window, may be traced; None is 0 and costs nothing.
+
+    Returns:
+      Attended values (video [b f*P heads d], audio [b l heads d]).
+
+    Raises:
+      ValueError: the window or the numbers of tokens do not fit the frames.
+    """
+    check_window(window, num_frames)
+    if video.shape[1] % num_frames:
+        raise ValueError(f"{video.shape[1]} video tokens are no multiple of {num_frames} frames")
+    if audio.shape[1] < num_frames:
+        raise ValueError(
+            f"{audio.shape[1]} audio tokens cannot form {num_frames} segments, one per frame: use "
+            "longer audio, fewer frames, or cross-attention at a finer level"
+        )
+    return (
+        _cross_attend(video, audio, num_frames, window, shift),
+        _cross_attend(audio, video, num_frames, window, shift),
+    )
+
+
+def _cross_attend(
+    own: Array, other: Array, count: int, window: int, shift: Array | int | None
+) -> Array:
+    """Queries of `own` [b n 3 h d] against windows of `other` [b m 3 h d] -> [b n h d]."""
+    queries, pairs = own[:, :, 0], other[:, :, 1:]
+    if window == count and other.shape[1] % count == 0:
+        # Every window holds every token, in an order that attention does not see.
+        return _attend(queries[:, None], pairs[:, None])[:, 0]
+    pairs = _windows(pairs, count, window, shift)
+    b, n, *inner = queries.shape
+    size = n // count
+    whole = queries[:, : count * size].reshape(b, count, size, *inner)
+    attended = _attend(whole, pairs).reshape(b, count * size, *inner)
+    if n == count * size:
+        return attended
+    # The tokens beyond count * size belong to the last segment.
+    rest = _attend(queries[:, None, count * size :], pairs[:, -1:])[:, 0]
+    return jnp.concatenate([attended, rest], axis=1)
+
+
+def _windows(x: Array, count: int, window: int, shift: Array | int | None) -> Array:
+    """Tokens [b m ...] -> the window of each segment [b count window*size ...].
+
+    Slices of a circularly continued copy: their gradients are sums of slices, not scatters.
+    """
+    size = x.shape[1] // count
+    if shift is not None:
+        x = jnp.roll(x, -shift * size, axis=1)
+    circular = jnp.concatenate([x, x], axis=1)
+    segments = [
+        circular[:, k * size : (k + count) * size].reshape(x.shape[0], count, size, *x.shape[2:])
+        for k in range(window)
+    ]
+    return jnp.concatenate(segments, axis=2)
+
+
+def _attend(queries: Array, pairs: Array) -> Array:
+    """queries [b g n h d], keys and values [b g m 2 h d] -> [b g n h d]; float32 softmax."""
+
+    def merged(x: Array) -> Array:
+        return x.reshape(-1, *x.shape[2:])
+
+    keys, values = merged(pairs[..., 0, :, :]), merged(pairs[..., 1, :, :])
+    return jax.nn.dot_product_attention(merged(queries), keys, values).reshape(queries.shape)
