@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmdisco_jax.base_models import BASE_MODELS
-from mmdisco_jax.base_models.losses import noise_prediction
+from mmdisco_jax.base_models.joint import JOINT, denoiser, training_eps
+from mmdisco_jax.base_models.losses import joint_noise_prediction, noise_prediction
 from mmdisco_jax.codecs import CODECS
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
@@ -58,12 +59,19 @@ def codecs(config: Config) -> dict[str, Any]:
     return {m: _named(section, CODECS) for m, section in config.codecs.items()}
 
 
-def base_model(config: Config, modality: str) -> tuple[nnx.GraphDef, Any]:
-    """The graph definition of one base model, and a function key -> its random parameters."""
-    schedule = schedules(config)[modality]
+def base_model(config: Config, name: str) -> tuple[nnx.GraphDef, Any]:
+    """The graph definition of one base model, and a function key -> its random parameters.
+
+    `name` is a modality, or "joint" for a model of all of them.
+    """
+    section = config.bases[name].copy_and_resolve_references()
+    noise: tuple[Schedule, ...] = (schedules(config)[name],) if name != JOINT else ()
+    if name == JOINT:
+        with section.unlocked():
+            del section.sample_shapes
 
     def make(key: jax.Array) -> nnx.Module:
-        return _named(config.bases[modality], BASE_MODELS, schedule, rngs=nnx.Rngs(key))
+        return _named(section, BASE_MODELS, *noise, rngs=nnx.Rngs(key))
 
     def init(key: jax.Array) -> nnx.State:
         return nnx.split(make(key))[1]
@@ -72,8 +80,37 @@ def base_model(config: Config, modality: str) -> tuple[nnx.GraphDef, Any]:
     return graphdef, jax.jit(init)
 
 
+def sample_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Of a sample of each modality, as the base models see it."""
+    if JOINT in config.bases:
+        return {m: tuple(shape) for m, shape in config.bases[JOINT].sample_shapes.items()}
+    return {m: tuple(section.sample_shape) for m, section in config.bases.items()}
+
+
+def joint_loss(config: Config) -> tuple[LossFn, Any]:
+    """The loss of a joint base model over raw batches, and its initialiser."""
+    graphdef, init = base_model(config, JOINT)
+    noise, encode = schedules(config), encoders(config)
+    levels = next(iter(noise.values())).num_timesteps
+    sampler = TimeSampler(num_timesteps=levels, **config.train.time.to_dict())
+
+    def loss_fn(params, frozen, batch, key, step):
+        del frozen, step
+        model = nnx.merge(graphdef, params)
+        x0 = {m: encode[m](batch[m]) for m in encode}
+
+        def eps(x_t, t, key):
+            return training_eps(model, x_t, t, key)
+
+        return joint_noise_prediction(eps, x0, key, noise, sampler)
+
+    return loss_fn, init
+
+
 def base_loss(config: Config, modality: str) -> tuple[LossFn, Any]:
     """The loss of one base model over raw batches, and its initialiser."""
+    if modality == JOINT:
+        return joint_loss(config)
     graphdef, init = base_model(config, modality)
     schedule, encode = schedules(config)[modality], encoders(config)[modality]
     sampler = TimeSampler(num_timesteps=schedule.num_timesteps, **config.train.time.to_dict())
@@ -127,7 +164,9 @@ def base_models(graphdefs: dict[str, nnx.GraphDef], params: dict[str, Any]) -> d
 
 
 def denoise_fn(models: dict[str, Any]) -> DenoiseFn:
-    """One eps model per modality, joined into a denoiser of the pair."""
+    """One eps model per modality, or one of all, as a denoiser of the pair."""
+    if JOINT in models:
+        return denoiser(models[JOINT])
     return lambda x, t, cond: {m: models[m](x[m], t) for m in x}
 
 
@@ -309,7 +348,7 @@ def sampler(config: Config, variant: str) -> Programs:
     chosen = variant_settings(config, variant)
     noise, codec = schedules(config), codecs(config)
     base_graphs = {m: base_model(config, m)[0] for m in config.bases}
-    shapes = {m: tuple(config.bases[m].sample_shape) for m in codec}
+    shapes = sample_shapes(config)
     steppers = {m: _named(chosen.samplers[m], SAMPLERS) for m in codec}
     levels = next(iter(noise.values()))
     grid = timesteps(levels, chosen.num_steps, chosen.spacing, chosen.offset)

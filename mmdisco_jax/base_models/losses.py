@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loss of a base model: noise prediction, with a weight per noise level."""
+"""The losses of base models: noise prediction, of one modality or of both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
-from mmdisco_jax.process.noising import TimeSampler, draw_noise, noisy
+from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise, noisy
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.types import Array
+from mmdisco_jax.types import AV, Array
 
 
 def noise_prediction(
@@ -46,3 +46,35 @@ def noise_prediction(
     by_level = (one_hot * x0_error[:, None]).sum(0) / one_hot.sum(0)
     metrics = {f"x0_error/{i}": by_level[i] for i in range(num_bins)}
     return jnp.mean(weight * x0_error), metrics
+
+
+def joint_noise_prediction(
+    eps_fn: Callable[[AV, Array, Array], AV],
+    x0: AV,
+    key: Array,
+    schedules: Mapping[str, Schedule],
+    time_sampler: TimeSampler,
+    *,
+    num_bins: int = 10,
+) -> tuple[Array, dict[str, Array]]:
+    """The mean square error of eps, summed over modalities (MM-Diffusion, Ruan et al. 2023, eq. 6).
+
+    Args:
+      eps_fn: (x_t {m: [b ...]}, t [b], key) -> eps; the level t is common to the modalities.
+      x0: clean pairs {m: [b ...]}.
+      num_bins: noise-level bins of the logged error `eps_error_<m>/<bin>` (an empty bin is nan).
+    """
+    key_t, key_noise, key_model = jax.random.split(key, 3)
+    t = time_sampler(key_t, next(iter(x0.values())).shape[0])
+    eps = draw_noise(key_noise, x0)
+    predicted = eps_fn(add_noise(x0, eps, t, schedules), t, key_model)
+    level = t * num_bins // time_sampler.num_timesteps
+    one_hot = (level[:, None] == jnp.arange(num_bins)).astype(jnp.float32)
+    total, metrics = jnp.zeros(()), {}
+    for m in sorted(x0):
+        error = jnp.square(predicted[m] - eps[m]).mean(tuple(range(1, eps[m].ndim)))
+        by_level = (one_hot * error[:, None]).sum(0) / one_hot.sum(0)
+        total += error.mean()
+        metrics |= {f"loss_{m}": error.mean()}
+        metrics |= {f"eps_error_{m}/{i}": by_level[i] for i in range(num_bins)}
+    return total, metrics

@@ -41,9 +41,9 @@ def _default(config: Config) -> dict[str, float]:
     graph, init = build.discriminator(config)
     params = (params, init(jax.random.key(1)))
     noise = build.schedules(config)
-    scales = dict.fromkeys(graphs, 1.0)
     batch = config.bench.batch_size
-    x = {m: jnp.ones((batch, *config.bases[m].sample_shape)) for m in graphs}
+    x = {m: jnp.ones((batch, *shape)) for m, shape in build.sample_shapes(config).items()}
+    scales = dict.fromkeys(x, 1.0)
     t = jnp.full((batch,), 300, jnp.int32)
 
     def plain(params: Any, x: Any) -> Any:

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""A small MM-Diffusion on the bouncing ball, on pixels and waveform, for two CPU cores.
+
+    python launch.py prepare  --config=configs/bounce_mm_diffusion.py --workdir=runs/bounce_mm
+    python launch.py train    --config=configs/bounce_mm_diffusion.py --workdir=runs/bounce_mm/joint
+    python launch.py sample   --config=configs/bounce_mm_diffusion.py \
+        --workdir=runs/bounce_mm/samples
+    python launch.py evaluate --config=configs/bounce_mm_diffusion.py \
+        --workdir=runs/bounce_mm/samples
+
+The argument is what `train` trains: joint (the base model) or discriminator.
+"""
+
+from typing import Any
+
+import ml_collections
+
+from configs import bounce, landscape_mm_diffusion
+
+
+def get_config(target: str = "joint") -> ml_collections.ConfigDict:
+    if target not in landscape_mm_diffusion.TARGETS:
+        known = ", ".join(landscape_mm_diffusion.TARGETS)
+        raise ValueError(f"unknown target {target!r}: choose one of {known}.")
+    config: Any = bounce.get_config("discriminator" if target == "discriminator" else "video")
+    with config.unlocked():
+        # Its loudest sound is a third of full scale.
+        config.codecs.audio = {"name": "waveform", "scale": 0.1}
+        config.bases = {"joint": base()}
+        config.weights = {
+            "joint": "runs/bounce_mm/joint/weights.safetensors",
+            "discriminator": "runs/bounce_mm/discriminator/weights.safetensors",
+            "fakes": "",
+        }
+        if target == "joint":
+            config.train.update(
+                landscape_mm_diffusion.joint_training()
+                | {
+                    "batch_size": 16,
+                    "num_steps": 1500,
+                    "learning_rate": 1e-3,
+                    "warmup_steps": 50,
+                    "final_fraction": 0.02,
+                    "b2": 0.99,
+                    "ema_decay": 0.998,
+                }
+            )
+        config.sample.variants = {"joint": {}}
+    return config
+
+
+def base() -> dict[str, Any]:
+    """The official network, narrow: one block a level, three levels."""
+    return landscape_mm_diffusion.base() | {
+        "sample_shapes": {"audio": (32_000, 1), "video": (16, 32, 32, 3)},
+        "model_channels": 32,
+        "channel_mult": (1, 2, 3),
+        "num_res_blocks": 1,
+        "num_groups": 8,
+        "video_attention_resolutions": (4,),
+        "cross_attention_resolutions": (2, 4),
+        "cross_attention_windows": (1, 4),
+        "num_head_channels": 32,
+        "dropout": 0.0,
+        "remat": "none",
+        "compute_dtype": "float32",
+    }
