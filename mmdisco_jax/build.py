@@ -22,6 +22,7 @@ from mmdisco_jax.inputs.cache import open_cache, read_cache
 from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.inputs.transforms import FLIPS
 from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import Schedule
@@ -63,7 +64,7 @@ def base_model(config: Config, modality: str) -> tuple[nnx.GraphDef, Any]:
     schedule = schedules(config)[modality]
 
     def make(key: jax.Array) -> nnx.Module:
-        return _named(config.bases[modality], BASE_MODELS, schedule, rngs=nnx.Rngs(key))
+        return _named(config.bases[modality], BASE_MODELS, schedule, rngs=param_keys(key))
 
     def init(key: jax.Array) -> nnx.State:
         return nnx.split(make(key))[1]
@@ -92,7 +93,7 @@ def discriminator(config: Config) -> tuple[nnx.GraphDef, Any]:
     """The graph definition of the discriminator, and a function key -> its random parameters."""
 
     def make(key: jax.Array) -> nnx.Module:
-        return _named(config.discriminator, DISCRIMINATORS, rngs=nnx.Rngs(key))
+        return _named(config.discriminator, DISCRIMINATORS, rngs=param_keys(key))
 
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))
     return graphdef, jax.jit(lambda key: nnx.split(make(key))[1])
