@@ -23,6 +23,7 @@ from mmdisco_jax.inputs.cache import open_cache, read_cache
 from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.inputs.transforms import FLIPS
 from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import Schedule
@@ -71,7 +72,7 @@ def base_model(config: Config, name: str) -> tuple[nnx.GraphDef, Any]:
             del section.sample_shapes
 
     def make(key: jax.Array) -> nnx.Module:
-        return _named(section, BASE_MODELS, *noise, rngs=nnx.Rngs(key))
+        return _named(section, BASE_MODELS, *noise, rngs=param_keys(key))
 
     def init(key: jax.Array) -> nnx.State:
         return nnx.split(make(key))[1]
@@ -129,7 +130,7 @@ def discriminator(config: Config) -> tuple[nnx.GraphDef, Any]:
     """The graph definition of the discriminator, and a function key -> its random parameters."""
 
     def make(key: jax.Array) -> nnx.Module:
-        return _named(config.discriminator, DISCRIMINATORS, rngs=nnx.Rngs(key))
+        return _named(config.discriminator, DISCRIMINATORS, rngs=param_keys(key))
 
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))
     return graphdef, jax.jit(lambda key: nnx.split(make(key))[1])

@@ -18,6 +18,7 @@ from mmdisco_jax.discriminator.official import PRESETS
 from mmdisco_jax.discriminator.official_pair import OfficialPair
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.guidance.joint import joint, residual
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.schedules import linear
 
 
@@ -59,7 +60,7 @@ def _default(config: Config) -> dict[str, float]:
 
 def _full_size(config: Config) -> dict[str, float]:
     """The 33 M discriminator: its forward pass, and forward with input gradient, in float32."""
-    model = OfficialPair(PRESETS["audioldm_animatediff"], rngs=nnx.Rngs(0))
+    model = OfficialPair(PRESETS["audioldm_animatediff"], rngs=param_keys(0))
     graph, params = nnx.split(model)
     x = {"video": jnp.ones((1, 16, 32, 32, 4)), "audio": jnp.ones((1, 50, 16, 8))}
     cond = {"video": jnp.ones((1, 768)), "audio": jnp.ones((1, 512))}

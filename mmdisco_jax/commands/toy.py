@@ -19,6 +19,7 @@ from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.toy_figure import write_toy_figure
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.metrics import bootstrap, kernel
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.grids import timesteps
@@ -84,7 +85,7 @@ def _columns(config: Config, stacked: Problem) -> dict[str, np.ndarray]:
     """column -> pairs [problem, n, 2]; problems are stacked along the first axis."""
     schedules = build.schedules(config)
     spec = ToyDiscriminatorSpec(**config.discriminator)
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: ToyDiscriminator(spec, rngs=nnx.Rngs(0))))
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: ToyDiscriminator(spec, rngs=param_keys(0))))
 
     def log_ratio(params) -> LogRatioFn:
         return lambda x, t, cond: nnx.merge(graphdef, params)(x, t, cond)
@@ -104,7 +105,7 @@ def _columns(config: Config, stacked: Problem) -> dict[str, np.ndarray]:
     for name, weights in losses:
         train = trainer(
             loss(weights, log_ratio, schedules, config.train.batch_size),
-            lambda key: nnx.split(ToyDiscriminator(spec, rngs=nnx.Rngs(key)))[1],
+            lambda key: nnx.split(ToyDiscriminator(spec, rngs=param_keys(key)))[1],
             build.optimizer(config),
             num_steps=config.train.num_steps,
             ema_decay=config.train.ema_decay,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.types import Array
 
 ZERO = nnx.initializers.zeros_init()
@@ -126,12 +127,11 @@ class Stack(nnx.Module):
         if depth < 1:
             raise ValueError(f"a stack needs at least one block, got depth {depth}.")
 
-        @nnx.split_rngs(splits=depth)
         @nnx.vmap
-        def make(rngs: nnx.Rngs) -> Block:
-            return Block(width, num_heads, taps, rngs=rngs)
+        def make(key: Array) -> Block:
+            return Block(width, num_heads, taps, rngs=param_keys(key))
 
-        self.blocks = make(rngs)
+        self.blocks = make(jax.random.split(rngs.params(), depth))
 
     def __call__(self, x: Array, modulation: Array) -> Array:
         """x [b n d], modulation [b 6 d] -> [b n d]."""

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.aligned import AlignedSpec
 from mmdisco_jax.discriminator.aligned_fusion import FUSION_HEADS
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.schedules import linear
 from tests.randoms import random_module
 
@@ -33,7 +33,7 @@ def _bases():
     return {
         m: make(
             linear(),
-            rngs=nnx.Rngs(0),
+            rngs=param_keys(0),
             width=WIDTHS[m],
             patch_width=patch_widths[m],
             **PATCHES[m],
@@ -48,10 +48,12 @@ def _model(kind: str, fusion: str):
     if kind == "aligned":
         towers = {m: {**PATCHES[m], "patch_width": 8} for m in SHAPES}
         make = DISCRIMINATORS.get("aligned")
-        return random_module(lambda: make(rngs=nnx.Rngs(0), towers=towers, fusion=fusion, **SIZES))
+        return random_module(
+            lambda: make(rngs=param_keys(0), towers=towers, fusion=fusion, **SIZES)
+        )
     make = DISCRIMINATORS.get("aligned_on_bases")
     model = random_module(
-        lambda: make(rngs=nnx.Rngs(0), in_features=WIDTHS, fusion=fusion, **SIZES)
+        lambda: make(rngs=param_keys(0), in_features=WIDTHS, fusion=fusion, **SIZES)
     )
     return model.on_bases({m: random_module(lambda m=m: _bases()[m]) for m in SHAPES})
 
@@ -86,7 +88,7 @@ def test_the_network_does_not_mix_samples_and_sees_both_sides(kind, fusion):
 def test_moments_of_sound_and_picture_meet_where_they_are():
     # The product term alone: exchanging two moments of both sides changes nothing, of one it does.
     spec = AlignedSpec(num_moments=4, width=8, tower_depth=1, fusion_depth=1, num_heads=2)
-    head = random_module(lambda: FUSION_HEADS["products"](spec, rngs=nnx.Rngs(0)))
+    head = random_module(lambda: FUSION_HEADS["products"](spec, rngs=param_keys(0)))
     head.last_linear.kernel[...] = jnp.zeros_like(head.last_linear.kernel[...])
     keys = jax.random.split(jax.random.key(1))
     audio, video = (jax.random.normal(k, (1, 4, 8)) for k in keys)

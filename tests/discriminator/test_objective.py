@@ -10,6 +10,7 @@ from flax import nnx
 from mmdisco_jax.discriminator import losses
 from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
 from mmdisco_jax.guidance.joint import residual
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import linear
 
@@ -106,7 +107,7 @@ def _objective(params, base, graphdef, **change):
 
 
 def test_the_objective_has_finite_gradients_and_spares_the_bases():
-    graphdef, params = nnx.split(_Bilinear(8, nnx.Rngs(0)))
+    graphdef, params = nnx.split(_Bilinear(8, param_keys(0)))
 
     def loss(params, base):
         return _objective(params, base, graphdef, fakes="both")
@@ -120,7 +121,7 @@ def test_the_objective_has_finite_gradients_and_spares_the_bases():
 
 
 def test_each_kind_of_fake_is_scored():
-    graphdef, params = nnx.split(_Bilinear(8, nnx.Rngs(0)))
+    graphdef, params = nnx.split(_Bilinear(8, param_keys(0)))
     ce = {}
     for fakes in ("repaired", "generated", "both"):
 

@@ -13,6 +13,7 @@ from flax import nnx
 from mmdisco_jax.discriminator.fusion import FUSIONS, FusionSpec, nearest
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
+from mmdisco_jax.nn.keys import param_keys
 
 NARROW = OfficialDiscriminatorSpec(
     video_channels=3,
@@ -33,7 +34,7 @@ def _narrow(kind: str, **changes) -> OfficialDiscriminatorSpec:
 
 
 def _abstract(spec: OfficialDiscriminatorSpec) -> tuple[nnx.GraphDef, nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: OfficialDiscriminator(spec, rngs=nnx.Rngs(0))))
+    return nnx.split(nnx.eval_shape(lambda: OfficialDiscriminator(spec, rngs=param_keys(0))))
 
 
 def _random(spec: OfficialDiscriminatorSpec) -> tuple[Callable, nnx.State]:

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.nn.patches import check_patch, num_tokens, patchify, unpatchify
 from mmdisco_jax.nn.transformer import Attention, NoiseLevel, layer_norm, sinusoid
 
@@ -31,7 +31,7 @@ def test_a_patch_that_does_not_divide_is_named():
 
 
 def test_attention_equals_its_definition():
-    layer = Attention(8, 2, rngs=nnx.Rngs(0))
+    layer = Attention(8, 2, rngs=param_keys(0))
     x = jax.random.normal(jax.random.key(1), (3, 5, 8))
     q, k, v = np.split(np.asarray(layer.qkv(x)).reshape(3, 5, 6, 4), 3, axis=2)
     out = np.zeros((3, 5, 2, 4))
@@ -45,7 +45,7 @@ def test_attention_equals_its_definition():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="multiple of num_heads 3"):
-        Attention(8, 3, rngs=nnx.Rngs(0))
+        Attention(8, 3, rngs=param_keys(0))
 
 
 def test_noise_level_embedding():
@@ -53,7 +53,7 @@ def test_noise_level_embedding():
     np.testing.assert_allclose(emb[0], [1, 1, 1, 0, 0, 0], atol=1e-6)
     frequency = 10_000.0 ** (-np.arange(3) / 3)
     np.testing.assert_allclose(emb[1, 3:], np.sin(10 * frequency), rtol=1e-4)
-    level = NoiseLevel(6, 2, rngs=nnx.Rngs(0))
+    level = NoiseLevel(6, 2, rngs=param_keys(0))
     assert not np.any(level(jnp.array([5])))  # modulation starts as the identity
 
 

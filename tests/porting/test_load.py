@@ -7,6 +7,7 @@ from flax import nnx
 
 from mmdisco_jax.discriminator.fusion import FusionSpec
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.porting.load import from_torch, load_module, strip_prefix, to_torch
 from mmdisco_jax.porting.names import TorchTensor, torch_tensor
 
@@ -34,7 +35,7 @@ SPEC = OfficialDiscriminatorSpec(
 
 
 def make() -> OfficialDiscriminator:
-    return OfficialDiscriminator(SPEC, rngs=nnx.Rngs(0))
+    return OfficialDiscriminator(SPEC, rngs=param_keys(0))
 
 
 def abstract() -> nnx.State:
@@ -85,7 +86,7 @@ def test_one_misfit_is_enough(tensors: dict[str, np.ndarray], misfit: str):
 
 
 def test_overrides_serve_both_ways():
-    params = nnx.split(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))[1]
+    params = nnx.split(nnx.Linear(2, 3, rngs=param_keys(0)))[1]
     overrides = {"kernel": TorchTensor("odd_name", (0, 1)), "bias": TorchTensor("b", (0,))}
     tensors = to_torch(params, overrides=overrides)
     assert {name: x.shape for name, x in tensors.items()} == {"odd_name": (2, 3), "b": (3,)}

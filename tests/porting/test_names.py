@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from mmdisco_jax.discriminator.official import PRESETS, OfficialDiscriminator
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.porting.names import TorchTensor, torch_tensor
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys"
@@ -23,7 +24,7 @@ RELEASED = {
 @pytest.mark.parametrize("preset", PRESETS)
 def test_names_shapes_and_counts_are_the_released_ones(preset: str):
     file, parameters, tensors = RELEASED[preset]
-    module = nnx.eval_shape(lambda: OfficialDiscriminator(PRESETS[preset], rngs=nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: OfficialDiscriminator(PRESETS[preset], rngs=param_keys(0)))
     shapes = {}
     for path, leaf in nnx.to_flat_state(nnx.split(module)[1]):
         name, axes = torch_tensor(path, leaf.ndim)

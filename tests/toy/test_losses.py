@@ -12,6 +12,7 @@ from mmdisco_jax.base_models.toy import ORDER, Mixture, exact_bases, exact_log_r
 from mmdisco_jax.discriminator.losses import best_scale, denoising
 from mmdisco_jax.discriminator.toy import ToyDiscriminator, ToyDiscriminatorSpec
 from mmdisco_jax.guidance.joint import residual
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.noising import add_noise, draw_noise
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.training.toy import Problem, loss, trainer
@@ -38,13 +39,13 @@ def _noisy_pairs(t: jax.Array):
 def _trained(*, steps: int, batch_size: int, **weights: float):
     """The log-ratio learned with these loss weights."""
     spec = ToyDiscriminatorSpec(width=32, depth=2, num_waves=1)
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: ToyDiscriminator(spec, rngs=nnx.Rngs(0))))
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: ToyDiscriminator(spec, rngs=param_keys(0))))
 
     def log_ratio(params):
         return lambda x, t, cond: nnx.merge(graphdef, params)(x, t, cond)
 
     def init(key):
-        return nnx.split(ToyDiscriminator(spec, rngs=nnx.Rngs(key)))[1]
+        return nnx.split(ToyDiscriminator(spec, rngs=param_keys(key)))[1]
 
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, steps))
     loss_fn = loss(weights, log_ratio, SCHEDULES, batch_size)

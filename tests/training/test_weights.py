@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.training.weights import load_weights, read_metadata, save_weights
 
 
@@ -15,7 +16,7 @@ class Net(nnx.Module):
 
 
 def params(width: int = 4) -> nnx.State:
-    return nnx.split(Net(width, rngs=nnx.Rngs(0)))[1]
+    return nnx.split(Net(width, rngs=param_keys(0)))[1]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("float16", 2**-11)])

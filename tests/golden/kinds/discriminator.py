@@ -11,6 +11,7 @@ from flax import nnx
 from mmdisco_jax.discriminator.fusion import FusionSpec
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.porting.load import load_module
 from tests.golden.checker import FORWARD, GRADIENT, Golden, GoldenError, Pair
 
@@ -61,7 +62,7 @@ def spec_of(config: Mapping) -> OfficialDiscriminatorSpec:
 def discriminator(golden: Golden) -> OfficialDiscriminator:
     """The network of `meta`, with its random weights."""
     spec = spec_of(golden.require("config"))
-    return load_module(lambda: OfficialDiscriminator(spec, rngs=nnx.Rngs(0)), golden.weights())
+    return load_module(lambda: OfficialDiscriminator(spec, rngs=param_keys(0)), golden.weights())
 
 
 def check(golden: Golden) -> dict[str, Pair]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.official import OfficialDiscriminator
 from mmdisco_jax.guidance.classifier_free import classifier_free
 from mmdisco_jax.guidance.joint import add, residual
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.porting.load import load_module
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule
@@ -64,7 +64,7 @@ def _official_log_ratio(golden: Golden) -> LogRatioFn:
     weights = golden.weights()
     weights["last_linear.weight"] *= golden.require("last_linear_weight_scale")
     spec = spec_of(golden.require("config"))
-    network = load_module(lambda: OfficialDiscriminator(spec, rngs=nnx.Rngs(0)), weights)
+    network = load_module(lambda: OfficialDiscriminator(spec, rngs=param_keys(0)), weights)
 
     def h(x: AV, t: Array, cond: AV) -> Array:
         logit = network(x["video"], x["audio"], t, cond["video"], cond["audio"])

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys for the initial parameters of modules."""
+
+from typing import cast
+
+import jax
+from flax import nnx
+from jax import Array
+
+
+class _Keys:
+    """Gives the keys that `nnx.Rngs(key).params()` gives, one after the other.
+
+    Rngs counts in an array. Where modules are built under a trace (`jit`, `eval_shape`), each count
+    makes JAX look through all that has been traced: a second for a hundred layers, and quadratic.
+    """
+
+    def __init__(self, key: Array):
+        self._key, self._count = key, 0
+
+    def params(self) -> Array:
+        key = jax.random.fold_in(self._key, self._count)
+        self._count += 1
+        return key
+
+
+def param_keys(key: Array | int) -> nnx.Rngs:
+    """The `rngs` of a module's constructor, for one module; `key` may be a seed."""
+    return cast(nnx.Rngs, _Keys(jax.random.key(key) if isinstance(key, int) else key))
