@@ -28,6 +28,7 @@ from mmdisco_jax.nn.av_layers import (
     VideoConv,
     chain,
 )
+from mmdisco_jax.nn.keys import CountedRngs
 from mmdisco_jax.nn.time_embedding import sinusoidal_embedding
 from mmdisco_jax.types import AV, Array
 
@@ -37,6 +38,7 @@ class MultimodalUNet(nnx.Module):
 
     def __init__(self, spec: MMDiffusionSpec, *, rngs: nnx.Rngs):
         self.spec = spec
+        rngs = CountedRngs(rngs.params())
         emb = spec.model_channels
         self.time_embed = nnx.List(
             [nnx.Linear(emb, emb, rngs=rngs), SiLU(), nnx.Linear(emb, emb, rngs=rngs)]

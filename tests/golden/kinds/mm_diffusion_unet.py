@@ -72,14 +72,14 @@ def check(golden: Golden) -> dict[str, Pair]:
     x_t = {m: jnp.asarray(golden[m].transpose(axes)) for m, axes in _TO_OURS.items()}
     frames, shift = x_t["video"].shape[1], _shift(golden)
     shifts = [min(shift, frames - (window or frames)) for window in spec.windows]
-    # Off and 0 are two paths through the attention: each file takes one.
-    moved = jnp.asarray(shifts, jnp.int32) if shift else None
 
     @jax.jit
     def run(params, x_t, t, shifts):
         return nnx.merge(graphdef, params)(x_t, t, shifts=shifts)
 
-    eps = run(params, x_t, jnp.asarray(golden["timesteps"], jnp.int32), moved)
+    eps = run(
+        params, x_t, jnp.asarray(golden["timesteps"], jnp.int32), jnp.asarray(shifts, jnp.int32)
+    )
     return {
         f"eps_{m}": Pair(
             np.asarray(eps[m]).transpose(np.argsort(axes)), golden[f"eps_{m}"], FORWARD
