@@ -8,7 +8,6 @@ as a layer has channels); a window longer than the clip is refused; options that
 drops silently are explicit (see MMDiffusionSpec).
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 

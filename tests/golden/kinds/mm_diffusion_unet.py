@@ -11,6 +11,7 @@ from flax import nnx
 
 from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.base_models.mm_diffusion_spec import CHANNEL_MULT, MMDiffusionSpec
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.porting.load import load_module
 from tests.golden.checker import FORWARD, Golden, GoldenError, Pair
 
@@ -67,19 +68,19 @@ def _shift(golden: Golden) -> int:
 def check(golden: Golden) -> dict[str, Pair]:
     spec = spec_of(golden.require("config"))
     weights = golden.weights()
-    network = load_module(lambda: MultimodalUNet(spec, rngs=nnx.Rngs(0)), weights)
+    network = load_module(lambda: MultimodalUNet(spec, rngs=param_keys(0)), weights)
     graphdef, params = nnx.split(network)
     x_t = {m: jnp.asarray(golden[m].transpose(axes)) for m, axes in _TO_OURS.items()}
     frames, shift = x_t["video"].shape[1], _shift(golden)
     shifts = [min(shift, frames - (window or frames)) for window in spec.windows]
-    # Off and 0 are two paths through the attention: each file takes one.
-    moved = jnp.asarray(shifts, jnp.int32) if shift else None
 
     @jax.jit
     def run(params, x_t, t, shifts):
         return nnx.merge(graphdef, params)(x_t, t, shifts=shifts)
 
-    eps = run(params, x_t, jnp.asarray(golden["timesteps"], jnp.int32), moved)
+    eps = run(
+        params, x_t, jnp.asarray(golden["timesteps"], jnp.int32), jnp.asarray(shifts, jnp.int32)
+    )
     return {
         f"eps_{m}": Pair(
             np.asarray(eps[m]).transpose(np.argsort(axes)), golden[f"eps_{m}"], FORWARD
