@@ -39,9 +39,10 @@ def make_step(
     """A pure training step (state, frozen, batch, key) -> (state, metrics).
 
     With `num_microbatches` the gradient is the mean over that many parts of the batch, one after
-    the other, each with randomness of its own: less memory, the same law. Frozen parameters are an argument of their own, so that no optimizer sees them. Randomness is
-    `fold_in(key, step)`: a resumed run draws what the uninterrupted one would have drawn. The
-    average warms up as (1 + n) / (10 + n), so that it forgets the initial weights early.
+    the other, each with randomness of its own: less memory, the same law. Frozen parameters are an
+    argument of their own, so that no optimizer sees them. Randomness is `fold_in(key, step)`: a
+    resumed run draws what the uninterrupted one would have drawn. The average warms up as
+    (1 + n) / (10 + n), so that it forgets the initial weights early.
     """
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
     if num_microbatches > 1:
