@@ -35,6 +35,7 @@ KINDS = {
     "av_align": "tests.golden.kinds.av_align",
     "ddpm_scheduler": "tests.golden.kinds.ddpm_scheduler",
     "discriminator": "tests.golden.kinds.discriminator",
+    "image_sr_unet": "tests.golden.kinds.image_sr_unet",
     "mmdisco_sample": "tests.golden.kinds.mmdisco_sample",
 }
 
