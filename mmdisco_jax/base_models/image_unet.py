@@ -214,7 +214,7 @@ class _Maker:
         """The input blocks, and the channels of each one's output."""
         spec = self.spec
         width = spec.widths[0]
-        blocks = [nnx.List([Conv(spec.in_channels, width, (3, 3), rngs=self.rngs)])]
+        blocks: list[nnx.List] = [nnx.List([Conv(spec.in_channels, width, (3, 3), rngs=self.rngs)])]
         skips = [width]
         for level, wanted in enumerate(spec.widths):
             for _ in range(spec.num_res_blocks):

@@ -6,6 +6,7 @@ an activation or a dropout in a list of layers.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,8 @@ class ResBlock(nnx.Module):
         emb_channels = 2 * o if spec.scale_shift_norm else o
         self.emb_layers = nnx.List([SiLU(), nnx.Linear(spec.emb_dim, emb_channels, rngs=rngs)])
         last = Conv(o, o, (3, 3), zero_init=True, rngs=rngs)
-        self.out_layers = nnx.List([GroupNorm(groups, o), SiLU(), Dropout(spec.dropout), last])
+        layers: list[Any] = [GroupNorm(groups, o), SiLU(), Dropout(spec.dropout), last]
+        self.out_layers = nnx.List(layers)
         self.skip_connection = Identity() if i == o else Conv(i, o, (1, 1), rngs=rngs)
 
     def __call__(self, x: Array, emb: Array, key: Array | None) -> Array:

@@ -36,6 +36,7 @@ class Architecture:
     inside: str = ""
     overrides: Overrides | None = None
 
+    @functools.cached_property
     def abstract(self) -> nnx.State:
         """Shapes of the parameters."""
         return nnx.split(nnx.eval_shape(self.make))[1]
@@ -47,15 +48,15 @@ class Architecture:
 
 def _discriminator(preset: str) -> Architecture:
     spec = official.PRESETS[preset]
-    make = functools.partial(official.OfficialDiscriminator, spec, rngs=nnx.Rngs(0))
-    return Architecture(make=make, inside="network")  # of OfficialPair
+    # OfficialPair, which the registry builds, holds the official network as `network`.
+    return Architecture(
+        make=lambda: official.OfficialDiscriminator(spec, rngs=nnx.Rngs(0)), inside="network"
+    )
 
 
 def _super_resolution(preset: str) -> Architecture:
     spec = super_resolution.PRESETS[preset]
-    return Architecture(
-        make=functools.partial(super_resolution.SuperResolution, spec, rngs=nnx.Rngs(0))
-    )
+    return Architecture(make=lambda: super_resolution.SuperResolution(spec, rngs=nnx.Rngs(0)))
 
 
 # One line per network. The official files of one network (data sets, EMA or not) share its line.
@@ -82,7 +83,7 @@ def run(config: Config, workdir: Path) -> None:
         params = read_official(source, architecture)
         save_weights(target, architecture.ours(params), _metadata(settings.architecture, source))
     else:
-        params = load_weights(source, architecture.ours(architecture.abstract()))
+        params = load_weights(source, architecture.ours(architecture.abstract))
         params = params[architecture.inside] if architecture.inside else params
         target.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(target, to_torch(params, overrides=architecture.overrides))
@@ -103,7 +104,7 @@ def read_official(source: Path, architecture: Architecture) -> Any:
             "remove what is no weight (optimizer states are not converted)."
         )
     try:
-        return from_torch(architecture.abstract(), tensors, overrides=architecture.overrides)
+        return from_torch(architecture.abstract, tensors, overrides=architecture.overrides)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 

@@ -97,7 +97,7 @@ def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
     encoded, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not encoded:
         raise RuntimeError(f"OpenCV cannot encode a JPEG of {pixels.shape}: install it with JPEG.")
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 def _signed(picture: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 
 import os
 import pickle
+import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+# What torch.load raises for damaged files, truncated ones and such as hold more than tensors.
+_UNREADABLE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 _KNOWN = (".safetensors", *TORCH_SUFFIXES)
 
 
@@ -82,12 +98,23 @@ def _torch(path: Path, verb: str) -> Any:
     return torch
 
 
+def _reason(error: Exception) -> str:
+    """Ours, not PyTorch's: that one goes on to say how the code can be run after all."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    if found:
+        return (
+            f"it wants to call {found[1]!r}, and code in a weight file is never run. Ask for a "
+            "plain state dict."
+        )
+    return "it is damaged or of another kind. Get the file again."
+
+
 def _read_torch(path: Path, entry: str | None) -> dict[str, np.ndarray]:
     torch = _torch(path, "reading")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read as plain tensors ({error})") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"{path}: cannot be read as plain tensors: {_reason(error)}") from error
     if entry is not None:
         if not isinstance(content, Mapping) or entry not in content:
             raise ValueError(f"{path}: has no entry {entry!r}")
