@@ -150,12 +150,12 @@ def test_orders_of_qkv_differ_by_a_permutation_of_the_projection():
     )
     # Column [head, q/k/v, channel] of one is column [q/k/v, head, channel] of the other.
     columns = np.arange(3 * channels).reshape(heads, 3, -1).swapaxes(0, 1).reshape(-1)
-    moved = nnx.split(by_head)[1]
+    moved: Any = nnx.split(by_head)[1]
     for name in ("kernel", "bias"):
         moved["qkv"][name] = moved["qkv"][name].replace(moved["qkv"][name][...][..., columns])
     x = normal(2, 3, 4, channels)
-    other: Any = nnx.merge(nnx.split(qkv_first)[0], moved)
-    want, got = jax.jit(lambda x: (by_head(x), other(x)))(x)
+    graphdef, _ = nnx.split(qkv_first)
+    want, got = jax.jit(lambda x: (by_head(x), nnx.merge(graphdef, moved)(x)))(x)
     np.testing.assert_allclose(got, want, atol=1e-6)
     assert jnp.abs(want - x).max() > 0.1
 
