@@ -11,6 +11,7 @@ COMMANDS = Registry(
         "sample": "mmdisco_jax.commands.sample:run",
         "evaluate": "mmdisco_jax.commands.evaluate:run",
         "bench": "mmdisco_jax.commands.bench:run",
+        "convert": "mmdisco_jax.commands.convert:run",
         "toy": "mmdisco_jax.commands.toy:run",
     },
 )

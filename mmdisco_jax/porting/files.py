@@ -3,15 +3,33 @@
 
 import os
 import pickle
+import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+# What torch.load raises for damaged files, truncated ones and such as hold more than tensors.
+_UNREADABLE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+_KNOWN = (".safetensors", *TORCH_SUFFIXES)
 
 
 def read_tensors(path: str | Path, *, entry: str | None = None) -> dict[str, np.ndarray]:
@@ -26,6 +44,7 @@ def read_tensors(path: str | Path, *, entry: str | None = None) -> dict[str, np.
     Raises:
       ValueError: unknown suffix, unreadable content, or content that is not names and tensors.
       FileNotFoundError: no such file.
+      RuntimeError: PyTorch is needed and not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -35,38 +54,67 @@ def read_tensors(path: str | Path, *, entry: str | None = None) -> dict[str, np.
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    if path.suffix in _TORCH_SUFFIXES:
-        return _read_torch(path, entry)
-    known = (".safetensors", *_TORCH_SUFFIXES)
-    raise ValueError(f"{path}: suffix {path.suffix!r} is unknown; known suffixes: {known}")
+    _require_known(path)
+    return _read_torch(path, entry)
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a `.safetensors` file; it appears whole or not at all.
+    """Write a weight file of any suffix that `read_tensors` knows; it appears whole or not at all.
+
+    PyTorch's suffixes give a plain state dict, as `torch.load` and the official code read it.
 
     Raises:
       ValueError: another suffix.
+      RuntimeError: PyTorch is needed and not installed.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: weights are written as .safetensors; change the suffix")
+    _require_known(path)
+    arrays = {name: np.array(value, order="C") for name, value in tensors.items()}
     partial = path.with_name(path.name + ".partial")
-    save_file({name: np.array(value, order="C") for name, value in tensors.items()}, partial)
-    os.replace(partial, path)
+    try:
+        if path.suffix == ".safetensors":
+            save_file(arrays, partial)
+        else:
+            torch = _torch(path, "writing")
+            torch.save({name: torch.from_numpy(value) for name, value in arrays.items()}, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def _read_torch(path: Path, entry: str | None) -> dict[str, np.ndarray]:
+def _require_known(path: Path) -> None:
+    if path.suffix not in _KNOWN:
+        raise ValueError(f"{path}: suffix {path.suffix!r} is unknown; known suffixes: {_KNOWN}")
+
+
+def _torch(path: Path, verb: str) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise ImportError(
-            f"{path}: reading {path.suffix} files needs PyTorch (pip install torch); or convert "
-            "the file to .safetensors elsewhere"
+        raise RuntimeError(
+            f"{path}: {verb} {path.suffix} files needs PyTorch (pip install torch); or convert "
+            "to and from .safetensors where it is installed"
         ) from error
+    return torch
+
+
+def _reason(error: Exception) -> str:
+    """Ours, not PyTorch's: that one goes on to say how the code can be run after all."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    if found:
+        return (
+            f"it wants to call {found[1]!r}, and code in a weight file is never run. Ask for a "
+            "plain state dict."
+        )
+    return "it is damaged or of another kind. Get the file again."
+
+
+def _read_torch(path: Path, entry: str | None) -> dict[str, np.ndarray]:
+    torch = _torch(path, "reading")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read as plain tensors ({error})") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"{path}: cannot be read as plain tensors: {_reason(error)}") from error
     if entry is not None:
         if not isinstance(content, Mapping) or entry not in content:
             raise ValueError(f"{path}: has no entry {entry!r}")

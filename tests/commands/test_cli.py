@@ -34,7 +34,7 @@ def _main(arguments: list[str], stderr: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("paint", CONFIG, "--workdir={}"), "unknown mode 'paint': choose one of bench, evaluate"),
+        (("paint", CONFIG, "--workdir={}"), "unknown mode 'paint': choose one of bench, convert"),
         ((CONFIG, "--workdir={}"), "expected one MODE, got []"),
         (("train", "--workdir={}"), "--config is missing"),
         (("train", CONFIG), "--workdir is missing"),

@@ -36,6 +36,7 @@ KINDS = {
     "ddpm_scheduler": "tests.golden.kinds.ddpm_scheduler",
     "discriminator": "tests.golden.kinds.discriminator",
     "mm_diffusion_unet": "tests.golden.kinds.mm_diffusion_unet",
+    "image_sr_unet": "tests.golden.kinds.image_sr_unet",
     "mmdisco_sample": "tests.golden.kinds.mmdisco_sample",
 }
 
