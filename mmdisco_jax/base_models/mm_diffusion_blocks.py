@@ -14,6 +14,7 @@ from flax import nnx
 from mmdisco_jax.base_models.mm_diffusion_spec import REMAT, MMDiffusionSpec
 from mmdisco_jax.base_models.random_shift import random_shift_attention
 from mmdisco_jax.nn.activations import Dropout, Identity, SiLU
+from mmdisco_jax.nn.attention import attend
 from mmdisco_jax.nn.av_layers import (
     AUDIO_POOL,
     VIDEO_POOL,
@@ -67,7 +68,7 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         qkv = _heads(self.qkv(self.norm(x)), self.num_heads)
-        attended = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        attended = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return x + self.proj_out(attended.reshape(x.shape))
 
 

@@ -117,8 +117,15 @@ class MMDiffusionSpec:
         return self.num_heads_upsample or self.num_heads if up else self.num_heads
 
     def cross_heads(self, width: int, *, up: bool) -> int:
-        """Heads of the attention across modalities."""
-        return width // self.num_head_channels if self.num_head_channels else self.heads(up=up)
+        """Heads of the attention across modalities; ValueError if their width does not fit."""
+        if self.num_head_channels is None:
+            return self.heads(up=up)
+        if width % self.num_head_channels:
+            raise ValueError(
+                f"num_head_channels {self.num_head_channels} must divide the width {width} of each "
+                "level with cross-attention and of the middle; None takes num_heads instead"
+            )
+        return width // self.num_head_channels
 
     @property
     def windows(self) -> tuple[int | None, ...]:

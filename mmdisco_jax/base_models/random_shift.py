@@ -12,9 +12,9 @@ where size and n are A and l for audio, P and f * P for video. The official code
 rematerialised backward pass sees the window that the loss saw.
 """
 
-import jax
 import jax.numpy as jnp
 
+from mmdisco_jax.nn.attention import attend
 from mmdisco_jax.types import Array
 
 
@@ -83,22 +83,17 @@ def _windows(x: Array, count: int, window: int, shift: Array | int | None) -> Ar
 
     Slices of a circularly continued copy: their gradients are sums of slices, not scatters.
     """
-    size = x.shape[1] // count
+    b, m, *inner = x.shape
+    size = m // count
+    flat = x.reshape(b, m, -1)
     if shift is not None:
-        x = jnp.roll(x, -shift * size, axis=1)
-    circular = jnp.concatenate([x, x], axis=1)
-    segments = [
-        circular[:, k * size : (k + count) * size].reshape(x.shape[0], count, size, *x.shape[2:])
-        for k in range(window)
-    ]
-    return jnp.concatenate(segments, axis=2)
+        flat = jnp.roll(flat, -shift * size, axis=1)
+    circular = jnp.concatenate([flat, flat], axis=1)[:, : (count + window - 1) * size]
+    segments = circular.reshape(b, count + window - 1, -1)
+    windows = jnp.stack([segments[:, k : k + count] for k in range(window)], axis=2)
+    return windows.reshape(b, count, window * size, *inner)
 
 
 def _attend(queries: Array, pairs: Array) -> Array:
-    """queries [b g n h d], keys and values [b g m 2 h d] -> [b g n h d]; float32 softmax."""
-
-    def merged(x: Array) -> Array:
-        return x.reshape(-1, *x.shape[2:])
-
-    keys, values = merged(pairs[..., 0, :, :]), merged(pairs[..., 1, :, :])
-    return jax.nn.dot_product_attention(merged(queries), keys, values).reshape(queries.shape)
+    """queries [b g n h d], keys and values [b g m 2 h d] -> [b g n h d]."""
+    return attend(queries, pairs[..., 0, :, :], pairs[..., 1, :, :])
