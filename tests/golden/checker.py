@@ -35,6 +35,9 @@ KINDS = {
     "av_align": "tests.golden.kinds.av_align",
     "ddpm_scheduler": "tests.golden.kinds.ddpm_scheduler",
     "discriminator": "tests.golden.kinds.discriminator",
+    "dpm_solver++": "tests.golden.kinds.dpm_solver",
+    "mm_diffusion_sampling": "tests.golden.kinds.mm_diffusion_sampling",
+    "mmdisco_mm_diffusion_sample": "tests.golden.kinds.guided_mm_diffusion",
     "mmdisco_sample": "tests.golden.kinds.mmdisco_sample",
 }
 
