@@ -16,7 +16,6 @@ from mmdisco_jax.samplers.api import (
     check_clip,
     check_quantile,
     levels,
-    limited,
     predict_x0,
 )
 from mmdisco_jax.types import Array
@@ -176,7 +175,7 @@ class DPMSolver:
         self, x: Array, eps: Array, row: Row, memory: Stages, noise: Array
     ) -> tuple[Array, Stages]:
         del noise
-        new = predicted(x, eps, row["alpha"], row["sigma"], self)
+        new = exponential.predicted(x, eps, row["alpha"], row["sigma"], self)
         start = jnp.where(row["fresh"] > 0, x, memory.start)
         x = row["from_start"] * start + row["now"] * new
         x = x + row["last"] * memory.last + row["before"] * memory.before
@@ -186,14 +185,6 @@ class DPMSolver:
 def noise_prediction(**options) -> DPMSolver:
     """DPM-Solver proper: `DPMSolver` with prediction "eps"."""
     return DPMSolver(prediction="eps", **options)
-
-
-def predicted(x: Array, eps: Array, alpha: Array, sigma: Array, solver: DPMSolver) -> Array:
-    """What the solver interpolates, limited as it says; alpha and sigma broadcast against x."""
-    if solver.prediction == "eps" and solver.clip is None:
-        return eps
-    x0 = limited((x - sigma * eps) / alpha, solver.clip, solver.quantile)
-    return x0 if solver.prediction == "x0" else (x - alpha * x0) / sigma
 
 
 def orders_of(num_evaluations: int, order: int, *, fixed: bool = False) -> list[int]:

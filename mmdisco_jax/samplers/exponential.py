@@ -12,11 +12,33 @@ at some nodes. With z = h (noise) or -h (data) both integrals have the same weig
 numpy arrays (host tables) or JAX arrays (adaptive steps); `xp` is the module to compute with.
 """
 
-from typing import Any
+from typing import Any, Protocol
+
+from mmdisco_jax.samplers.api import limited
+from mmdisco_jax.types import Array
 
 PREDICTIONS = ("x0", "eps")
 VARIANTS = ("dpm_solver", "taylor")
 _TERMS = 10  # of the series below |z| = 1: the rest is below 1e-9 of the value
+
+
+class Predictor(Protocol):
+    """What a solver interpolates, and the limits of the signal; see `DPMSolver`."""
+
+    @property
+    def prediction(self) -> str: ...
+    @property
+    def clip(self) -> float | None: ...
+    @property
+    def quantile(self) -> float | None: ...
+
+
+def predicted(x: Array, eps: Array, alpha: Array, sigma: Array, solver: Predictor) -> Array:
+    """The prediction that is interpolated, limited; alpha and sigma broadcast against x."""
+    if solver.prediction == "eps" and solver.clip is None:
+        return eps
+    x0 = limited((x - sigma * eps) / alpha, solver.clip, solver.quantile)
+    return x0 if solver.prediction == "x0" else (x - alpha * x0) / sigma
 
 
 def alpha(log_snr: Any, xp: Any) -> Any:
