@@ -187,7 +187,9 @@ def _two_orders(
         told = jnp.floor(t + 1e-3).astype(jnp.int32) if solver.model_time == "truncated" else t
         eps = denoise(here, told, cond)
         for m in x:
-            noise = (part(log_snr[m][stage], jnp) for part in (exponential.alpha, exponential.sigma))
+            noise = (
+                part(log_snr[m][stage], jnp) for part in (exponential.alpha, exponential.sigma)
+            )
             alpha, sigma = (per_sample(v, x[m]) for v in noise)
             predictions[m].append(exponential.predicted(here[m], eps[m], alpha, sigma, solver))
     last, order = len(levels) - 1, solver.order

@@ -128,9 +128,7 @@ class DPMSolver:
         log_snr = 0.5 * (np.log(abar) - np.log1p(-abar))
         out = {name: np.zeros(n) for name in ("fresh", "from_start", "now", "last", "before")}
         for i, (start, nodes, variant) in enumerate(self._plan(n - to_clean)):
-            ratio, scale, z = exponential.ends(
-                log_snr[start], log_snr[i + 1], self.prediction, np
-            )
+            ratio, scale, z = exponential.ends(log_snr[start], log_snr[i + 1], self.prediction, np)
             h = log_snr[i + 1] - log_snr[start]
             positions = tuple((log_snr[node] - log_snr[start]) / h for node in nodes)
             of_node = dict(
