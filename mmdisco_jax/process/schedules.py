@@ -18,6 +18,10 @@ class Schedule:
     """A discrete variance-preserving schedule of T levels.
 
     abar: float64 [T], the cumulative product of 1 - beta, strictly decreasing inside (0, 1).
+
+    Solvers ask for levels between those of the table: a level of floating type is one of a
+    continuous schedule whose log alpha is linear between the integers (DPM-Solver, 2206.00927,
+    appendix D.1). Levels outside 0..T-1 count as the nearest end.
     """
 
     abar: np.ndarray
@@ -37,12 +41,41 @@ class Schedule:
         return len(self.abar)
 
     def alpha(self, t: Array) -> Array:
-        """sqrt(abar(t)), float32, of t's shape."""
+        """sqrt(abar(t)), of t's shape; float32 for integer t, else in t's precision."""
+        if jnp.issubdtype(jnp.result_type(t), jnp.floating):
+            return jnp.exp(self._log_alpha(t))
         return jnp.asarray(np.sqrt(self.abar), jnp.float32)[t]
 
     def sigma(self, t: Array) -> Array:
-        """sqrt(1 - abar(t)), float32, of t's shape."""
+        """sqrt(1 - abar(t)), of t's shape; float32 for integer t, else in t's precision."""
+        if jnp.issubdtype(jnp.result_type(t), jnp.floating):
+            return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(t)))
         return jnp.asarray(np.sqrt(1.0 - self.abar), jnp.float32)[t]
+
+    def _log_alpha(self, t: Array) -> Array:
+        table = jnp.asarray(0.5 * np.log(self.abar), t.dtype)
+        return jnp.interp(t, jnp.arange(len(table), dtype=t.dtype), table)
+
+    def log_snr(self, t: Array) -> Array:
+        """lambda = log(alpha / sigma) at floating levels t, in t's precision."""
+        log_alpha = self._log_alpha(t)
+        return log_alpha - 0.5 * jnp.log(-jnp.expm1(2 * log_alpha))
+
+    def level(self, log_snr: Array) -> Array:
+        """The floating level t at which log(alpha / sigma) is `log_snr`: the inverse of that."""
+        log_alpha = -0.5 * jnp.logaddexp(0.0, -2 * log_snr)
+        rising = jnp.asarray(0.5 * np.log(self.abar[::-1]), log_snr.dtype)
+        return jnp.interp(log_alpha, rising, jnp.arange(len(rising), dtype=log_snr.dtype)[::-1])
+
+    def abar_between(self, t: np.ndarray) -> np.ndarray:
+        """abar at floating levels t, on the host in float64."""
+        return np.exp(np.interp(t, np.arange(self.num_timesteps), np.log(self.abar)))
+
+    def level_between(self, log_snr: np.ndarray) -> np.ndarray:
+        """`level` on the host in float64."""
+        log_abar = -np.logaddexp(0.0, -2 * np.asarray(log_snr))
+        levels = np.arange(self.num_timesteps, dtype=np.float64)
+        return np.interp(log_abar, np.log(self.abar[::-1]), levels[::-1])
 
 
 def from_betas(betas: np.ndarray) -> Schedule:

@@ -8,6 +8,8 @@ SAMPLERS = Registry(
     {
         "ddim": "mmdisco_jax.samplers.ddim:DDIM",
         "ddpm": "mmdisco_jax.samplers.ddpm:DDPM",
+        "dpm_solver": "mmdisco_jax.samplers.dpm_solver:noise_prediction",
+        "dpm_solver_pp": "mmdisco_jax.samplers.dpm_solver:DPMSolver",
         "dpm_solver_pp_2m": "mmdisco_jax.samplers.dpm_solver:DPMSolverPP2M",
     },
 )

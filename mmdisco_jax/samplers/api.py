@@ -10,17 +10,23 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.types import Array
+from mmdisco_jax.samplers.grids import TimeGrid
+from mmdisco_jax.types import AV, Array, Cond, DenoiseFn
 
 Row = dict[str, Array]
+Times = np.ndarray | TimeGrid  # whole levels [n], on to the clean signal; or any levels
 
 
 class Stepper(Protocol):
     """One modality's update rule."""
 
-    def tables(self, schedule: Schedule, timesteps: np.ndarray) -> dict[str, np.ndarray]:
-        """Coefficients, float64 [n] each, for timesteps [n], largest first."""
+    def tables(self, schedule: Schedule, timesteps: Times) -> dict[str, np.ndarray]:
+        """Coefficients, float64 [n] each, for timesteps [n], largest first.
+
+        Columns of every stepper: `alpha` and `sigma` of the row's level, and `abar_next`.
+        """
         ...
 
     def init(self, x: Array) -> Any:
@@ -32,8 +38,16 @@ class Stepper(Protocol):
         ...
 
 
-def levels(schedule: Schedule, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """abar at each timestep and at the one after it (1, the clean signal, after the last)."""
+def levels(schedule: Schedule, timesteps: Times) -> tuple[np.ndarray, np.ndarray]:
+    """abar at each timestep and at the one after it (1 where that is the clean signal)."""
+    if isinstance(timesteps, TimeGrid):
+        if timesteps.times[0] > schedule.num_timesteps - 1:
+            raise ValueError(
+                f"the grid starts at level {timesteps.times[0]}, but the schedule ends at "
+                f"{schedule.num_timesteps - 1}: make the grid from a schedule of this length."
+            )
+        abar = schedule.abar_between(timesteps.nodes)
+        return (abar, np.append(abar[1:], 1.0)) if timesteps.end is None else (abar[:-1], abar[1:])
     timesteps = np.asarray(timesteps)
     inside = timesteps.ndim == 1 and len(timesteps) and timesteps.min() >= 0
     if not inside or timesteps.max() >= schedule.num_timesteps or np.any(np.diff(timesteps) >= 0):
@@ -46,8 +60,47 @@ def levels(schedule: Schedule, timesteps: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def predict_x0(x: Array, eps: Array, row: Row, clip: float | None) -> Array:
     """x_0 = (x - sigma eps) / alpha, limited to [-clip, clip] if asked."""
-    x0 = (x - row["sigma"] * eps) / row["alpha"]
-    return x0 if clip is None else jnp.clip(x0, -clip, clip)
+    return limited((x - row["sigma"] * eps) / row["alpha"], clip)
+
+
+def limited(x0: Array, clip: float | None, quantile: float | None = None) -> Array:
+    """A predicted signal [b ...] within [-clip, clip]; `clip` None leaves it as it is.
+
+    quantile: dynamic thresholding (Saharia et al. 2022, 2205.11487, section 2.3): a sample of which
+      more than this share's |x0| exceeds `clip` is scaled down, so that this quantile becomes
+      `clip`; what still exceeds it is cut. One scale per sample (and modality).
+    """
+    if clip is None:
+        return x0
+    if quantile is None:
+        return jnp.clip(x0, -clip, clip)
+    spread = jnp.quantile(jnp.abs(x0).reshape(len(x0), -1), quantile, axis=1)
+    spread = per_sample(jnp.maximum(spread, clip), x0)
+    return jnp.clip(x0, -spread, spread) * (clip / spread)
+
+
+def split_variance(prediction: Array, x: Array) -> tuple[Array, Array]:
+    """Noise and variance halves, [b ... c] each, of a learned-variance model's [b ... 2c]."""
+    channels = x.shape[-1]
+    if prediction.shape != (*x.shape[:-1], 2 * channels):
+        raise ValueError(
+            f"a model with a learned variance predicts twice the channels of x {x.shape}, got "
+            f"{prediction.shape}: use a fixed variance for a model of the noise alone."
+        )
+    return prediction[..., :channels], prediction[..., channels:]
+
+
+def noise_only(denoise: DenoiseFn) -> DenoiseFn:
+    """A model with learned variances (twice the channels) as one of the noise alone.
+
+    For samplers that have no use for a variance, and for guidance.
+    """
+
+    def fn(x: AV, t: Array, cond: Cond) -> AV:
+        out = denoise(x, t, cond)
+        return {m: split_variance(out[m], x[m])[0] for m in x}
+
+    return fn
 
 
 def alpha_sigma(now: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
@@ -58,3 +111,12 @@ def alpha_sigma(now: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
 def check_clip(clip: float | None) -> None:
     if clip is not None and clip <= 0:
         raise ValueError(f"clip limits |x0| and must be positive or None, got {clip}.")
+
+
+def check_quantile(quantile: float | None, clip: float | None) -> None:
+    if quantile is None:
+        return
+    if clip is None:
+        raise ValueError(f"quantile {quantile} scales |x0| to clip: give a clip, such as 1.0.")
+    if not 0 < quantile <= 1:
+        raise ValueError(f"a quantile must be in (0, 1], got {quantile}.")

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.samplers.api import Row, alpha_sigma, check_clip, levels, predict_x0
+from mmdisco_jax.samplers.api import Row, Times, alpha_sigma, check_clip, levels, predict_x0
 from mmdisco_jax.types import Array
 
 
@@ -22,7 +22,7 @@ class DDIM:
             raise ValueError(f"DDIM's eta must be in 0..1, got {self.eta}.")
         check_clip(self.clip)
 
-    def tables(self, schedule: Schedule, timesteps: np.ndarray) -> dict[str, np.ndarray]:
+    def tables(self, schedule: Schedule, timesteps: Times) -> dict[str, np.ndarray]:
         now, after = levels(schedule, timesteps)
         variance = self.eta**2 * (1 - after) / (1 - now) * (1 - now / after)
         return alpha_sigma(now, after) | {

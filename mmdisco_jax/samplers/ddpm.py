@@ -1,40 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDPM ancestral sampling (Ho et al. 2020, equations 6 and 7), with the posterior's variance."""
+"""DDPM ancestral sampling (Ho et al. 2020, equations 6 and 7), on any grid of levels."""
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.samplers.api import Row, alpha_sigma, check_clip, levels, predict_x0
+from mmdisco_jax.samplers.api import (
+    Row,
+    Times,
+    alpha_sigma,
+    check_clip,
+    levels,
+    predict_x0,
+    split_variance,
+)
+from mmdisco_jax.samplers.grids import TimeGrid
 from mmdisco_jax.types import Array
+
+VARIANCES = ("fixed_small", "fixed_large", "learned_range")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DDPM:
-    """clip: limit of |x0|, or None.
+    """Steps to a random sample of the level before; a grid of few levels is a respaced process.
 
-    stride: the previous level is t - stride, as in the official scheduler, whose last step goes to
-    the clean signal only if t - stride < 0; None means the grid's next level.
+    Attributes:
+      clip: limit of |x0|, or None.
+      stride: the previous level is t - stride, as in the official scheduler, whose last step goes
+        to the clean signal only if t - stride < 0; None means the grid's next level.
+      variance: "fixed_small": the posterior's, (1 - abar_s) / (1 - abar_t) beta. "fixed_large":
+        beta = 1 - abar_t / abar_s, the official one of MM-Diffusion's base. "learned_range": the
+        model chooses between the two, in log, per element (Nichol and Dhariwal 2021, equation 15):
+        its output is [b ... 2c], the noise and then v in [-1, 1], -1 for the small one. No variance
+        adds noise in a step to the clean signal.
     """
 
     clip: float | None = None
     stride: int | None = None
+    variance: str = "fixed_small"
 
     def __post_init__(self):
         check_clip(self.clip)
+        if self.variance not in VARIANCES:
+            known = ", ".join(VARIANCES)
+            raise ValueError(f"unknown variance {self.variance!r}: choose one of {known}.")
 
-    def tables(self, schedule: Schedule, timesteps: np.ndarray) -> dict[str, np.ndarray]:
+    def tables(self, schedule: Schedule, timesteps: Times) -> dict[str, np.ndarray]:
         now, after = levels(schedule, timesteps)
+        noisy = after < 1
         if self.stride is not None:
+            if isinstance(timesteps, TimeGrid):
+                raise ValueError(f"stride {self.stride} goes with whole levels, not a TimeGrid.")
             before = np.asarray(timesteps) - self.stride
             after = np.where(before >= 0, schedule.abar[np.maximum(before, 0)], 1.0)
+            noisy = np.asarray(timesteps) > 0
         beta = 1 - now / after
-        variance = np.maximum((1 - after) / (1 - now) * beta, 1e-20)
+        small = np.maximum((1 - after) / (1 - now) * beta, 1e-20)
+        chosen = beta if self.variance == "fixed_large" else small
         return alpha_sigma(now, after) | {
             "from_x0": np.sqrt(after) * beta / (1 - now),
             "from_x": np.sqrt(now / after) * (1 - after) / (1 - now),
-            "spread": np.where(np.asarray(timesteps) > 0, np.sqrt(variance), 0.0),
+            "spread": np.where(noisy, np.sqrt(chosen), 0.0),
+            # Half the logarithm of large / small: spread e^(0 to this) is the learned range.
+            "range": np.where(noisy, 0.5 * np.log(beta / small), 0.0),
         }
 
     def init(self, x: Array) -> None:
@@ -43,5 +73,9 @@ class DDPM:
     def step(
         self, x: Array, eps: Array, row: Row, memory: None, noise: Array
     ) -> tuple[Array, None]:
+        spread = row["spread"]
+        if self.variance == "learned_range":
+            eps, v = split_variance(eps, x)
+            spread = spread * jnp.exp(0.5 * (v + 1) * row["range"])
         x0 = predict_x0(x, eps, row, self.clip)
-        return row["from_x0"] * x0 + row["from_x"] * x + row["spread"] * noise, memory
+        return row["from_x0"] * x0 + row["from_x"] * x + spread * noise, memory

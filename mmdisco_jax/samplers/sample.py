@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.samplers.api import Stepper
+from mmdisco_jax.samplers.api import Stepper, Times
+from mmdisco_jax.samplers.grids import TimeGrid
 from mmdisco_jax.samplers.noise import NoiseFn
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn
 
@@ -20,7 +21,7 @@ def sample(
     x_T: AV,
     steppers: Mapping[str, Stepper],
     schedules: Mapping[str, Schedule],
-    timesteps: np.ndarray,
+    timesteps: Times,
     noise: NoiseFn,
     *,
     cond: Cond = None,
@@ -34,7 +35,8 @@ def sample(
         `(x, t, cond, step, memory) -> (eps, memory)`, such as `PlannedJoint`.
       x_T: noise {modality: [b ...]}, float32 (or float64, where JAX has it enabled).
       steppers, schedules: one of each per modality; the time grid is common to all.
-      timesteps: host int array [n], strictly falling.
+      timesteps: host int array [n], strictly falling; or a TimeGrid of n levels. There is one
+        call of the model for each.
       noise: (step, draw, modality, shape) -> array; see `samplers.noise`.
       num_substeps: repeats of each step; before each repeat the sample is noised back to the
         step's level (the official `joint_num_steps`).
@@ -73,7 +75,7 @@ class Sampling:
     denoise: Any
     steppers: Mapping[str, Stepper]
     schedules: Mapping[str, Schedule]
-    timesteps: np.ndarray
+    timesteps: Times
     noise: NoiseFn
     cond: Cond = None
     num_substeps: int = 1
@@ -106,14 +108,15 @@ class Sampling:
             )
             for m in sorted(x)
         }
-        n = len(self.timesteps)
-        return jnp.arange(n, dtype=jnp.int32), jnp.asarray(self.timesteps, jnp.int32), tables
+        n, times = len(self.timesteps), self.timesteps
+        told = times.model_times if isinstance(times, TimeGrid) else np.asarray(times, np.int32)
+        return jnp.arange(n, dtype=jnp.int32), jnp.asarray(told), tables
 
     def step(self, carry: Any, row: Any) -> Any:
         """One step of all modalities."""
         (x, memory, plan), (step, t, rows) = carry, row
         batch = next(iter(x.values())).shape[0]
-        level = jnp.full((batch,), t, jnp.int32)
+        level = jnp.full((batch,), t)
 
         def substep(j: Any, inner: Any) -> Any:
             x, _, plan = inner
@@ -147,9 +150,14 @@ class _Memoryless:
 
 
 def step_tables(
-    stepper: Stepper, schedule: Schedule, timesteps: np.ndarray, num_substeps: int, dtype: Any
+    stepper: Stepper, schedule: Schedule, timesteps: Times, num_substeps: int, dtype: Any
 ) -> dict[str, Array]:
     """A stepper's coefficients [n] on the device, with those of `renoise` if there are substeps."""
+    if num_substeps > 1 and getattr(stepper, "staged", False):
+        raise ValueError(
+            f"num_substeps is {num_substeps}, but {stepper} takes a step in several rows, none of "
+            "which can be repeated by itself: use one substep, or its multistep method."
+        )
     tables = stepper.tables(schedule, timesteps)
     if num_substeps > 1:
         ratio = np.square(tables["alpha"]) / tables["abar_next"]

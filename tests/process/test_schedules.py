@@ -63,3 +63,28 @@ def test_alpha_and_sigma_keep_their_digits_near_the_clean_end(name):
 def test_an_impossible_table_is_refused(abar):
     with pytest.raises(ValueError, match=r"must fall strictly inside \(0, 1\)"):
         Schedule(np.array(abar, np.float64))
+
+
+def test_levels_between_have_a_log_alpha_between():
+    schedule = linear()
+    half = schedule.abar_between(np.array([9.5, 700.25]))
+    log = np.log(schedule.abar)
+    want = [0.5 * (log[9] + log[10]), 0.75 * log[700] + 0.25 * log[701]]
+    np.testing.assert_allclose(np.log(half), want, rtol=1e-12)
+    t = jnp.array([9.5, 700.25], jnp.float32)
+    np.testing.assert_allclose(schedule.alpha(t) ** 2, half, rtol=1e-6)
+    np.testing.assert_allclose(schedule.sigma(t) ** 2, 1 - half, rtol=1e-5)
+
+
+def test_log_snr_and_level_are_inverse_at_both_ends_and_on_host_and_device():
+    schedule = linear()
+    t = np.array([0.0, 0.25, 3.5, 500.75, 998.5, 999.0])
+    log_snr = schedule.log_snr(jnp.asarray(t, jnp.float32))
+    np.testing.assert_allclose(schedule.level(log_snr), t, rtol=2e-5, atol=2e-5)
+    abar = schedule.abar_between(t)
+    exact = 0.5 * (np.log(abar) - np.log1p(-abar))
+    np.testing.assert_allclose(log_snr, exact, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(schedule.level_between(exact), t, rtol=1e-9, atol=1e-9)
+    whole = jnp.arange(1000)
+    floating = schedule.sigma(whole.astype(jnp.float32))
+    np.testing.assert_allclose(schedule.sigma(whole), floating, rtol=1e-5)

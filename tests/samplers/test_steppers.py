@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mmdisco_jax.process.schedules import Schedule, linear
-from mmdisco_jax.samplers.api import Stepper
+from mmdisco_jax.samplers.api import Stepper, noise_only
 from mmdisco_jax.samplers.ddim import DDIM
-from mmdisco_jax.samplers.ddpm import DDPM
+from mmdisco_jax.samplers.ddpm import DDPM, VARIANCES
 from mmdisco_jax.samplers.dpm_solver import DPMSolverPP2M
 from mmdisco_jax.samplers.grids import timesteps
 from mmdisco_jax.samplers.noise import keyed, sample_keys
@@ -114,6 +114,38 @@ def test_clipping_ddim_keeps_the_signal_and_the_noise_consistent():
     implied = (x - row["alpha"] * 0.5) / row["sigma"]
     want = row["alpha_next"] * 0.5 + np.sqrt(1 - schedule.abar[300]) * implied
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_variances_are_the_posterior_s_the_step_s_and_between():
+    schedule, grid = linear(), np.array([600, 400, 0])
+    tables = {v: DDPM(variance=v).tables(schedule, grid)["spread"] for v in VARIANCES}
+    now, after = schedule.abar[[600, 400]], schedule.abar[[400, 0]]
+    beta = 1 - now / after
+    np.testing.assert_allclose(tables["fixed_large"], [*np.sqrt(beta), 0], rtol=1e-12)
+    posterior = beta * (1 - after) / (1 - now)
+    np.testing.assert_allclose(tables["fixed_small"], [*np.sqrt(posterior), 0], rtol=1e-12)
+
+    learned: Any = DDPM(variance="learned_range")
+    row = {k: jnp.float32(v[1]) for k, v in learned.tables(schedule, grid).items()}
+    x = jnp.zeros((1, 3))
+    both = jnp.concatenate([x, jnp.array([[-1.0, 0.0, 1.0]])], axis=-1)  # noise, then v
+    got, _ = learned.step(x, both, row, None, jnp.ones_like(x))
+    low, high = np.sqrt(posterior[1]), np.sqrt(beta[1])
+    np.testing.assert_allclose(got[0], [low, np.sqrt(low * high), high], rtol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"predicts twice the channels of x \(1, 3\), got \(1, 3\)"
+    ):
+        learned.step(x, x, row, None, x)
+    with pytest.raises(ValueError, match="unknown variance 'learned'"):
+        DDPM(variance="learned")
+
+
+def test_a_model_with_a_learned_variance_serves_other_samplers():
+    def twice(x, t, cond):
+        return {m: jnp.concatenate([v, 7 + v], axis=-1) for m, v in x.items()}
+
+    x = {"x": jnp.ones((2, 3))}
+    assert np.array_equal(noise_only(twice)(x, jnp.zeros(2, jnp.int32), None)["x"], x["x"])
 
 
 @pytest.mark.parametrize("options", [{"eta": 1.5}, {"eta": -0.1}, {"clip": 0.0}])

@@ -62,3 +62,25 @@ def network() -> DenoiseFn:
 
 def no_noise() -> NoiseFn:
     return lambda step, draw, modality, shape: jnp.zeros(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Continuous(Gaussian):
+    """The same Gaussian, told levels between those of the table too."""
+
+    def eps(self, x: AV, t: Array, cond: Cond = None) -> AV:
+        out = {}
+        for m, v in x.items():
+            alpha = per_sample(self.schedule.alpha(t), v)
+            sigma = per_sample(self.schedule.sigma(t), v)
+            variance = (alpha * self.std) ** 2 + sigma**2
+            out[m] = sigma * (v - alpha * self.mean) / variance
+        return out
+
+    def flow(self, x_T: np.ndarray, start: int | None = None, stop: int = 0) -> np.ndarray:
+        """x_start (T - 1 unless given) carried by the exact flow to level `stop`."""
+        ends = [self.schedule.num_timesteps - 1 if start is None else start, stop]
+        abar = self.schedule.abar[ends]
+        variance, alpha = abar * self.std**2 + 1 - abar, np.sqrt(abar)
+        x = (x_T - alpha[0] * self.mean) * np.sqrt(variance[1] / variance[0])
+        return alpha[1] * self.mean + x

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Zero-shot conditions on a correlated Gaussian, whose conditional mean is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmdisco_jax.guidance.joint import joint
+from mmdisco_jax.samplers.conditional import Conditional
+from mmdisco_jax.samplers.ddpm import DDPM
+from mmdisco_jax.samplers.dpm_solver import DPMSolver
+from mmdisco_jax.samplers.grids import timesteps
+from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
+from tests.guidance.gaussian import JointGaussian
+
+WORLD = JointGaussian(0.8, (0.5, -1.0), (1.0, 0.4))
+SCHEDULES = WORLD.by_modality
+JOINT = joint(WORLD.marginals, WORLD.log_ratio, SCHEDULES, {m: 1.0 for m in SCHEDULES})
+GRID = timesteps(SCHEDULES["audio"], 100)
+
+
+def _run(given, keys, weight=0.0, stepper=None, **options):
+    """Samples of both modalities, each scalars [b 1]; the given one's noise is its x_T."""
+    x_T = initial(keys, {m: (1,) for m in SCHEDULES})
+    steppers = {m: stepper or DDPM() for m in SCHEDULES}
+    held = {m: x_T[m] for m in given}
+    run = Conditional(
+        JOINT, steppers, SCHEDULES, GRID, keyed(keys),
+        given=given, fixed=held, weight=weight, **options,
+    )  # fmt: skip
+    return run.proceed(run.begin(x_T), 0, len(GRID))[0]
+
+
+def _response(name, weight=0.0):
+    """Slope of the other modality on the given one, in units of the exact conditional mean's."""
+    other = next(m for m in SCHEDULES if m != name)
+    index = list(SCHEDULES).index(name)
+    keys = sample_keys(3, jnp.arange(4000))
+    deviation = jax.random.normal(jax.random.key(9), (4000, 1))
+    given = {name: WORLD.means[index] + WORLD.stds[index] * deviation}
+    out = np.asarray(jax.jit(lambda g: _run(g, keys, weight)[other])(given))
+    slope = np.polyfit(np.asarray(deviation).ravel(), out.ravel(), 1)[0]
+    return slope / (0.8 * WORLD.stds[1 - index])
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("audio", (0.0, 1.5, 4.0)), ("video", (0.0, 5.0, 15.0))]
+)
+def test_both_methods_move_towards_the_conditional_mean_and_weight_moves_more(name, weights):
+    """0 would be no influence and 1 the exact mean's; standard error 0.02, the noise is common."""
+    replaced, some, more = (_response(name, weight) for weight in weights)
+    assert 0.2 < replaced < some - 0.03 < more - 0.06
+    assert abs(1 - more) < abs(1 - some) < abs(1 - replaced)
+
+
+def test_a_sample_does_not_depend_on_its_batch_and_the_given_one_is_kept():
+    def run(indices):
+        indices = jnp.asarray(indices)
+        given = {"video": 0.1 * indices[:, None].astype(jnp.float32)}
+        return _run(given, sample_keys(4, indices), weight=3.0)
+
+    batch, alone = run([0, 1, 2]), run([2])
+    for m in SCHEDULES:
+        np.testing.assert_allclose(batch[m][2], alone[m][0], rtol=1e-5, atol=1e-5)
+    # At level 9 of the schedule, where the last step begins, there is 0.05 of noise.
+    assert np.abs(batch["video"][:, 0] - np.array([0, 0.1, 0.2])).max() < 0.2
+
+
+def test_the_official_half_precision_scale_multiplies_the_weight():
+    keys, given = sample_keys(4, jnp.arange(2)), {"audio": jnp.ones((2, 1))}
+    want = _run(given, keys, weight=3.0)["video"]
+    got = _run(given, keys, weight=3.0 / 2**20, loss_scale=2.0**20)["video"]
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_replacement_works_with_a_single_step_solver_and_the_gradient_says_why_not():
+    keys, given = sample_keys(4, jnp.arange(8)), {"audio": jnp.full((8, 1), 3.0)}
+    high = _run(given, keys, stepper=DPMSolver())["video"]
+    low = _run({"audio": -given["audio"]}, keys, stepper=DPMSolver())["video"]
+    assert (high > low + 0.3).all()
+    with pytest.raises(ValueError, match="take a step in several rows"):
+        _run(given, keys, weight=1.0, stepper=DPMSolver())
+
+
+def test_impossible_conditions_are_refused():
+    keys, one = sample_keys(0, jnp.arange(2)), jnp.zeros((2, 1))
+    both = {m: one for m in SCHEDULES}
+    for given, options, message in (
+        ({}, {}, "give at least one of .* but not all"),
+        (both, {}, "but not all"),
+        ({"text": one}, {}, r"given are \['text'\]"),
+        ({"audio": jnp.zeros((2, 3))}, {}, r"must have shape \(2, 3\), got \(2, 1\)"),
+        ({"audio": one}, {"weight": -1.0}, "weight must be 0"),
+        ({"audio": one}, {"num_substeps": 2}, "not repeated, got 2"),
+    ):
+        held = {m: one for m in given}
+        with pytest.raises(ValueError, match=message):
+            Conditional(
+                JOINT, {m: DDPM() for m in SCHEDULES}, SCHEDULES, GRID, keyed(keys),
+                given=given, fixed=held, **options,
+            )  # fmt: skip
