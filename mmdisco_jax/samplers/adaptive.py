@@ -193,7 +193,8 @@ def _two_orders(
             alpha, sigma = (per_sample(v, x[m]) for v in noise)
             predictions[m].append(exponential.predicted(here[m], eps[m], alpha, sigma, solver))
     last, order = len(levels) - 1, solver.order
-    return tuple({m: onward(m, last, k, solver.variant) for m in x} for k in (order - 1, order))
+    low, high = ({m: onward(m, last, k, solver.variant) for m in x} for k in (order - 1, order))
+    return low, high
 
 
 def _error(low: AV, high: AV, before: AV, solver: Adaptive) -> Array:

@@ -105,7 +105,8 @@ def solver_grid(
     total, steps = schedule.num_timesteps, num_evaluations - to_clean
     if spacing == "logsnr":
         ends = schedule.abar[[-1, 0]]
-        log_snr = np.linspace(*(0.5 * (np.log(ends) - np.log1p(-ends))), steps + 1)
+        first, last = 0.5 * (np.log(ends) - np.log1p(-ends))
+        log_snr = np.linspace(first, last, steps + 1)
         nodes = schedule.level_between(log_snr)
     elif spacing == "uniform":
         nodes = np.linspace(total - 1, 0, steps + 1)

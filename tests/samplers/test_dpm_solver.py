@@ -27,8 +27,8 @@ def _error(solver, num_evaluations, spacing="logsnr", stop=150):
     an integral of a derivative, vanishes: it would look to be of fourth order.
     """
     if stop:
-        ends = 0.5 * np.log(1 / (1 / WORLD.schedule.abar[[-1, stop]] - 1))
-        nodes = WORLD.schedule.level_between(np.linspace(*ends, num_evaluations + 1))
+        first, last = -0.5 * np.log(1 / WORLD.schedule.abar[[-1, stop]] - 1)
+        nodes = WORLD.schedule.level_between(np.linspace(first, last, num_evaluations + 1))
         grid = TimeGrid(times=nodes[:-1], model_times=nodes[:-1], end=nodes[-1])
     else:
         grid = solver_grid(WORLD.schedule, num_evaluations, spacing, model_time="continuous")
@@ -185,18 +185,23 @@ def test_dynamic_thresholding_scales_each_sample_and_modality_by_itself(predicti
     assert np.abs(got["video"][0] - signal["video"][0]).max() < 1e-4  # inside the limit: untouched
 
 
-def test_impossible_options_are_refused():
-    for options, message in (
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"order": 4}, "order is 4: choose one of 1, 2, 3"),
         ({"prediction": "v"}, "prediction is 'v': choose one of x0, eps"),
         ({"method": "adaptive"}, "method is 'adaptive': choose one of singlestep"),
         ({"variant": "heun"}, "variant is 'heun'"),
         ({"quantile": 0.995}, "give a clip"),
         ({"quantile": 1.5, "clip": 1.0}, r"in \(0, 1\], got 1.5"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            DPMSolver(**options)
-    x_T, schedules = {"x": jnp.zeros((1, 1))}, {"x": linear()}
-    with pytest.raises(ValueError, match="several rows"):
-        grid = timesteps(linear(), 4)
-        sample(WORLD.eps, x_T, {"x": DPMSolver()}, schedules, grid, no_noise(), num_substeps=2)
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DPMSolver(**options)
+
+
+def test_a_row_of_several_is_not_repeated():
+    x_T, parts = {"x": jnp.zeros((1, 1))}, ({"x": DPMSolver()}, {"x": linear()})
+    with pytest.raises(ValueError, match=r"num_substeps is 2, but DPMSolver.* in several rows"):
+        sample(WORLD.eps, x_T, *parts, timesteps(linear(), 4), no_noise(), num_substeps=2)

@@ -26,8 +26,8 @@ def solve(
 
     def run(x_T: AV) -> AV:
         grid = solver_grid(schedule, n, spacing)
-        both = ({m: part for m in x_T} for part in (solver, schedule))
-        return sample(denoise, x_T, *both, grid, no_noise())
+        steppers, schedules = {m: solver for m in x_T}, {m: schedule for m in x_T}
+        return sample(denoise, x_T, steppers, schedules, grid, no_noise())
 
     return jax.jit(run)(x_T)
 
@@ -41,8 +41,8 @@ def check(golden: Golden) -> dict[str, Pair]:
         if not found:
             raise GoldenError(f"{golden.path}: case {name!r} is not one of {_CASE.pattern}")
         method, order, n, spacing, limited = found.groups()
-        limits = {"clip": 1.0, "quantile": 0.995} if limited == "1" else {}
-        solver = DPMSolver(order=int(order), method=method, **limits)
+        clip, quantile = (1.0, 0.995) if limited == "1" else (None, None)
+        solver = DPMSolver(order=int(order), method=method, clip=clip, quantile=quantile)
         out = solve(denoise, x_T, schedule, solver, int(n), SPACINGS[spacing])
         for m in TO_OURS:
             pairs[f"{name}/{m}"] = Pair(official(out[m], m), golden[f"{name}/{m}"], BOUND)

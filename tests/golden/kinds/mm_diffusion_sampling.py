@@ -68,25 +68,25 @@ def check(golden: Golden) -> dict[str, Pair]:
         raise GoldenError(f"{golden.path}: only FIXED_LARGE with clip_denoised is known")
     schedule, x_T = linear(), start(golden)
     clean = {m: ours(golden[f"cond_{m}"], m) for m in TO_OURS}
-    denoise = model(golden, schedule)
+    denoise, schedules = model(golden, schedule), {m: schedule for m in TO_OURS}
     pairs = {}
     for name, case in golden.require("cases").items():
         rising = respaced_timesteps(schedule.num_timesteps, case["respacing"])
         pairs[f"{name}/timesteps"] = Pair(rising, np.asarray(case["timesteps"]), 0.0)
         stepper = _STEPPERS.get(name, _STEPPERS["ancestral"])
-        both = ({m: part for m in TO_OURS} for part in (stepper, schedule))
-        parts = (denoise, *both, rising[::-1].copy(), _recorded(golden, len(rising)))
-        x = x_T
+        steppers = {m: stepper for m in TO_OURS}
+        grid, noise, x = rising[::-1].copy(), _recorded(golden, len(rising)), x_T
         if name in _STEPPERS:
-            run = Sampling(*parts)
+            run = Sampling(denoise, steppers, schedules, grid, noise)
             x, pairs[f"{name}/start"] = _found_start(run, golden, name)
         else:
             given, method = name.split("2")[0], name.split("_")[1]
             # The official error is a mean over the batch: each sample's is a share of it.
             weight = golden.require("class_scale") / len(x_T[given]) if method == "gradient" else 0
             run = Conditional(
-                *parts, given={given: clean[given]}, fixed={given: x_T[given]}, weight=weight
-            )
+                denoise, steppers, schedules, grid, noise,
+                given={given: clean[given]}, fixed={given: x_T[given]}, weight=weight,
+            )  # fmt: skip
         out = jax.jit(_whole(run))(x)
         for m in TO_OURS:
             pairs[f"{name}/{m}"] = Pair(official(out[m], m), golden[f"{name}/{m}"], BOUND)
