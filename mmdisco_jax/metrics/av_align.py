@@ -113,13 +113,15 @@ def audio_peaks(audio: np.ndarray, sample_rate_hz: int, *, rate_hz: int = 22_050
 def flow_trajectory(video: np.ndarray) -> np.ndarray:
     """Mean Farneback flow, pixels a frame, float64 [f] of RGB frames uint8 [f, h, w, 3].
 
-    Entry i is the motion from frame i-1 to i; entry 0 repeats entry 1, as published.
+    Entry i is the motion from frame i-1 to i; entry 0 repeats entry 1, as published. Rounded to a
+    millionth of a pixel: OpenCV's last bits depend on where its buffers lie, and versions without
+    a threshold would count them as peaks where a picture stands still.
     """
     if len(video) < 2:
         raise ValueError(f"{len(video)} frame(s): optical flow needs at least 2")
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
     motion = [_mean_flow(before, after) for before, after in itertools.pairwise(grey)]
-    return np.array([motion[0], *motion])
+    return np.round([motion[0], *motion], 6)
 
 
 def _mean_flow(before: np.ndarray, after: np.ndarray) -> float:
