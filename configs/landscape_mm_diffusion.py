@@ -44,6 +44,7 @@ def base() -> dict[str, Any]:
     return {
         "name": "mm_diffusion",
         "sample_shapes": {"audio": (25_600, 1), "video": (16, 64, 64, 3)},
+        "prediction": "eps",
         "model_channels": 128,
         "channel_mult": (1, 2, 3, 4),
         "num_res_blocks": 2,
@@ -85,5 +86,6 @@ def joint_training() -> dict[str, Any]:
         "final_fraction": 1.0,
         "b2": 0.999,
         "ema_decay": 0.9999,
+        "max_weight": None,  # every level's error of eps counts alike
         "time": {"focus": 0.0, "low": 0, "high": 0},
     }

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmdisco_jax.base_models import BASE_MODELS
-from mmdisco_jax.base_models.joint import JOINT, denoiser, training_eps
+from mmdisco_jax.base_models.joint import JOINT, JointModel
 from mmdisco_jax.base_models.losses import joint_noise_prediction, noise_prediction
 from mmdisco_jax.codecs import CODECS
 from mmdisco_jax.discriminator import DISCRIMINATORS
@@ -70,6 +70,7 @@ def base_model(config: Config, name: str) -> tuple[nnx.GraphDef, Any]:
     if name == JOINT:
         with section.unlocked():
             del section.sample_shapes
+            del section.prediction
 
     def make(key: jax.Array) -> nnx.Module:
         return _named(section, BASE_MODELS, *noise, rngs=param_keys(key))
@@ -94,16 +95,15 @@ def joint_loss(config: Config) -> tuple[LossFn, Any]:
     noise, encode = schedules(config), encoders(config)
     levels = next(iter(noise.values())).num_timesteps
     sampler = TimeSampler(num_timesteps=levels, **config.train.time.to_dict())
+    max_weight = config.train.max_weight
 
     def loss_fn(params, frozen, batch, key, step):
         del frozen, step
-        model = nnx.merge(graphdef, params)
+        model = base_models(config, {JOINT: graphdef}, {JOINT: params})[JOINT]
         x0 = {m: encode[m](batch[m]) for m in encode}
-
-        def eps(x_t, t, key):
-            return training_eps(model, x_t, t, key)
-
-        return joint_noise_prediction(eps, x0, key, noise, sampler)
+        return joint_noise_prediction(
+            model.training_eps, x0, key, noise, sampler, max_weight=max_weight
+        )
 
     return loss_fn, init
 
@@ -159,15 +159,24 @@ def bases(config: Config) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:
     return graphdefs, params
 
 
-def base_models(graphdefs: dict[str, nnx.GraphDef], params: dict[str, Any]) -> dict[str, Any]:
-    """Modules from what `bases` returns."""
-    return {m: nnx.merge(graphdefs[m], params[m]) for m in graphdefs}
+def base_models(
+    config: Config, graphdefs: dict[str, nnx.GraphDef], params: dict[str, Any]
+) -> dict[str, Any]:
+    """Models from what `bases` returns: eps networks, or a `JointModel`."""
+    models = {m: nnx.merge(graphdefs[m], params[m]) for m in graphdefs}
+    if JOINT in models:
+        models[JOINT] = JointModel(
+            network=models[JOINT],
+            schedules=schedules(config),
+            prediction=config.bases[JOINT].prediction,
+        )
+    return models
 
 
 def denoise_fn(models: dict[str, Any]) -> DenoiseFn:
     """One eps model per modality, or one of all, as a denoiser of the pair."""
     if JOINT in models:
-        return denoiser(models[JOINT])
+        return models[JOINT].denoise
     return lambda x, t, cond: {m: models[m](x[m], t) for m in x}
 
 
@@ -188,7 +197,7 @@ def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
         frozen["fakes"] = fakes(config)
 
     def loss_fn(params, frozen, batch, key, step):
-        models = base_models(base_graphs, frozen["bases"])
+        models = base_models(config, base_graphs, frozen["bases"])
         problem = Problem(
             schedules=noise,
             time_sampler=sampler,
@@ -360,7 +369,7 @@ def sampler(config: Config, variant: str) -> Programs:
     stretch = stretch_of(len(grid))
 
     def sampling(base_params: Any, disc_params: Any, indices: jax.Array) -> Sampling:
-        models = base_models(base_graphs, base_params)
+        models = base_models(config, base_graphs, base_params)
         denoise = denoise_fn(models)
         if disc_graph is not None:
             h = log_ratio_fn(config, disc_graph, disc_params, models)

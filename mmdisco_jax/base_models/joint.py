@@ -6,37 +6,53 @@ draw is an argument: of the training step's key, and in sampling of the noise le
 sample depends neither on its batch nor on what was sampled before.
 """
 
+import dataclasses
+from collections.abc import Mapping
+
 import jax
 
 from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.base_models.mm_diffusion_spec import draw_shifts
-from mmdisco_jax.types import AV, Array, Cond, DenoiseFn
+from mmdisco_jax.process.predictions import convert
+from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.types import AV, Array, Cond
 
 # The name of such a model among the bases.
 JOINT = "joint"
 
 
-def denoiser(model: MultimodalUNet) -> DenoiseFn:
-    """eps of a batch whose samples share their noise level, as in sampling."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointModel:
+    """A coupled U-Net, and how its output is read.
 
-    def eps(x_t: AV, t: Array, cond: Cond) -> AV:
+    prediction: what the network's first channels are: "eps", as MM-Diffusion has it, or another of
+      `process.predictions`. A network with fewer channels than its input cannot carry all the noise
+      through; such a one had better predict the signal, "x0".
+    """
+
+    network: MultimodalUNet
+    schedules: Mapping[str, Schedule]
+    prediction: str = "eps"
+
+    def denoise(self, x_t: AV, t: Array, cond: Cond = None) -> AV:
+        """eps of a batch whose samples share their noise level, as in sampling (a DenoiseFn)."""
         key = jax.random.fold_in(jax.random.key(0), t[0])
-        return _noise(model(x_t, t, cond, shifts=_shifts(model, key, x_t)), x_t)
+        out = self.network(x_t, t, cond, shifts=self._shifts(key, x_t))
+        return self._eps(out, x_t, t)
 
-    return eps
+    def training_eps(self, x_t: AV, t: Array, key: Array) -> AV:
+        """eps with the randomness of training: one shift per block for the batch, and dropout."""
+        shift_key, dropout_key = jax.random.split(key)
+        shifts = self._shifts(shift_key, x_t)
+        return self._eps(self.network(x_t, t, shifts=shifts, dropout_key=dropout_key), x_t, t)
 
+    def _shifts(self, key: Array, x_t: AV) -> Array:
+        return draw_shifts(self.network.spec, key, x_t["video"].shape[1])
 
-def training_eps(model: MultimodalUNet, x_t: AV, t: Array, key: Array) -> AV:
-    """eps with the randomness of training: one shift per block for the batch, and dropout."""
-    shift_key, dropout_key = jax.random.split(key)
-    shifts = _shifts(model, shift_key, x_t)
-    return _noise(model(x_t, t, shifts=shifts, dropout_key=dropout_key), x_t)
-
-
-def _shifts(model: MultimodalUNet, key: Array, x_t: AV) -> Array:
-    return draw_shifts(model.spec, key, x_t["video"].shape[1])
-
-
-def _noise(out: AV, x_t: AV) -> AV:
-    """Without the variance that a model with `learn_sigma` predicts as well."""
-    return {m: out[m][..., : x_t[m].shape[-1]] for m in x_t}
+    def _eps(self, out: AV, x_t: AV, t: Array) -> AV:
+        """Without the variance that a network with `learn_sigma` predicts as well."""
+        eps = {}
+        for m, x in x_t.items():
+            alpha, sigma = self.schedules[m].alpha(t), self.schedules[m].sigma(t)
+            eps[m] = convert(out[m][..., : x.shape[-1]], self.prediction, "eps", x, alpha, sigma)
+        return eps

@@ -40,12 +40,19 @@ def noise_prediction(
     axes = tuple(range(1, x0.ndim))
     eps_error = jnp.square(eps_fn(x_t, t) - eps).mean(axes)
     x0_error = eps_error * jnp.square(sigma / alpha)
-    weight = jnp.minimum(1 / jnp.square(sigma), max_weight)
     level = t * num_bins // schedule.num_timesteps
     one_hot = (level[:, None] == jnp.arange(num_bins)).astype(jnp.float32)
     by_level = (one_hot * x0_error[:, None]).sum(0) / one_hot.sum(0)
     metrics = {f"x0_error/{i}": by_level[i] for i in range(num_bins)}
-    return jnp.mean(weight * x0_error), metrics
+    return jnp.mean(_eps_weight(schedule, t, max_weight) * eps_error), metrics
+
+
+def _eps_weight(schedule: Schedule, t: Array, max_weight: float | None) -> Array:
+    """The weight of eps' square error at levels t [b]: 1, or that of `noise_prediction`."""
+    if max_weight is None:
+        return jnp.ones(t.shape)
+    ratio = jnp.square(schedule.sigma(t) / schedule.alpha(t))
+    return ratio * jnp.minimum(1 / jnp.square(schedule.sigma(t)), max_weight)
 
 
 def joint_noise_prediction(
@@ -55,9 +62,12 @@ def joint_noise_prediction(
     schedules: Mapping[str, Schedule],
     time_sampler: TimeSampler,
     *,
+    max_weight: float | None = None,
     num_bins: int = 10,
 ) -> tuple[Array, dict[str, Array]]:
     """The mean square error of eps, summed over modalities (MM-Diffusion, Ruan et al. 2023, eq. 6).
+
+    With `max_weight`, each sample's error is weighted as `noise_prediction` weights it.
 
     Args:
       eps_fn: (x_t {m: [b ...]}, t [b], key) -> eps; the level t is common to the modalities.
@@ -74,7 +84,8 @@ def joint_noise_prediction(
     for m in sorted(x0):
         error = jnp.square(predicted[m] - eps[m]).mean(tuple(range(1, eps[m].ndim)))
         by_level = (one_hot * error[:, None]).sum(0) / one_hot.sum(0)
-        total += error.mean()
-        metrics |= {f"loss_{m}": error.mean()}
+        loss = (error * _eps_weight(schedules[m], t, max_weight)).mean()
+        total += loss
+        metrics |= {f"loss_{m}": loss}
         metrics |= {f"eps_error_{m}/{i}": by_level[i] for i in range(num_bins)}
     return total, metrics

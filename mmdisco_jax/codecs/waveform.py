@@ -12,21 +12,33 @@ from mmdisco_jax.types import Array
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Waveform:
-    """int16 [b samples] <-> float32 [b samples 1], full scale / `scale`.
+    """int16 [b samples] <-> float32 [b samples/fold fold], full scale / `scale`.
 
     scale: 1 gives [-1, 1], as MM-Diffusion's. A smaller one brings quiet sound nearer to the unit
-    variance that the noise has; nothing is clipped in encoding.
+      variance that the noise has; nothing is clipped in encoding.
+    fold: samples that become the channels of one position: a model then has `fold` times fewer
+      positions to look at, and loses nothing. It must divide the number of samples.
     """
 
     scale: float = 1.0
+    fold: int = 1
 
     def __post_init__(self):
         if not self.scale > 0:
             raise ValueError(f"a waveform's scale is {self.scale}, but must be > 0.")
+        if self.fold < 1:
+            raise ValueError(f"a waveform's fold is {self.fold}, but must be at least 1.")
 
     def encode(self, samples: Array) -> Array:
-        return jnp.asarray(samples, jnp.float32)[..., None] / (32768.0 * self.scale)
+        x = jnp.asarray(samples, jnp.float32) / (32768.0 * self.scale)
+        if x.shape[-1] % self.fold:
+            raise ValueError(
+                f"{x.shape[-1]} samples cannot be folded by {self.fold}: the fold must divide "
+                "their number; change config.codecs.audio.fold or the length of the clips."
+            )
+        return x.reshape(*x.shape[:-1], -1, self.fold)
 
     def decode(self, x: ArrayLike) -> np.ndarray:
         """float32 [b samples]; values beyond full scale are clipped."""
-        return np.clip(np.asarray(x, np.float32)[..., 0] * self.scale, -1.0, 1.0)
+        folded = np.asarray(x, np.float32)
+        return np.clip(folded.reshape(len(folded), -1) * self.scale, -1.0, 1.0)

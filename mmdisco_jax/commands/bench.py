@@ -48,10 +48,10 @@ def _default(config: Config) -> dict[str, float]:
     t = jnp.full((batch,), 300, jnp.int32)
 
     def plain(params: Any, x: Any) -> Any:
-        return build.denoise_fn(build.base_models(graphs, params[0]))(x, t, None)
+        return build.denoise_fn(build.base_models(config, graphs, params[0]))(x, t, None)
 
     def guided(params: Any, x: Any) -> Any:
-        models = build.base_models(graphs, params[0])
+        models = build.base_models(config, graphs, params[0])
         h = build.log_ratio_fn(config, graph, params[1], models)
         return joint(build.denoise_fn(models), h, noise, scales)(x, t, None)
 

@@ -39,7 +39,7 @@ def _count(config: Config) -> int:
 
 def _measure(config: Config) -> list[dict[str, float]]:
     graphs, params = build.bases(config)
-    models = build.base_models(graphs, params)
+    models = build.base_models(config, graphs, params)
     guided = next(v for v in build.variant_names(config)[::-1])
     disc_params = build.discriminator_params(config, guided)
     logit = build.log_ratio_fn(config, build.discriminator(config)[0], disc_params, models)

@@ -24,3 +24,15 @@ def test_every_sample_comes_back(scale):
 def test_a_scale_of_nothing_is_refused():
     with pytest.raises(ValueError, match=r"scale is 0.*> 0"):
         Waveform(scale=0.0)
+
+
+def test_folding_gives_each_position_its_own_stretch():
+    samples = np.arange(24, dtype=np.int16).reshape(2, 12)
+    codec = Waveform(fold=4)
+    x = np.asarray(codec.encode(samples))
+    np.testing.assert_array_equal(x * 32768, samples.reshape(2, 3, 4))
+    np.testing.assert_allclose(codec.decode(x) * 32768, samples, atol=1e-3)
+    with pytest.raises(ValueError, match=r"12 samples cannot be folded by 5"):
+        Waveform(fold=5).encode(samples)
+    with pytest.raises(ValueError, match=r"fold is 0"):
+        Waveform(fold=0)
