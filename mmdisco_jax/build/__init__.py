@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Config sections to objects: the only reader of a ConfigDict, and the product's wiring."""
+
+from mmdisco_jax.build.data import (
+    clips,
+    data_dir,
+    fixed_clips,
+    flip_probability,
+    latents_key,
+    training_examples,
+    window,
+)
+from mmdisco_jax.build.models import (
+    base_digests,
+    base_model,
+    base_models,
+    bases,
+    denoise_fn,
+    discriminator,
+    log_ratio_fn,
+    pair_model,
+    sample_shapes,
+)
+from mmdisco_jax.build.sampling import (
+    discriminator_params,
+    is_guided,
+    sampler,
+    variant_names,
+    variant_settings,
+)
+from mmdisco_jax.build.sections import Config, codecs, encoders, schedules
+from mmdisco_jax.build.tasks import (
+    base_loss,
+    discriminator_loss,
+    fakes,
+    joint_loss,
+    loop,
+    optimizer,
+    start_params,
+    training_task,
+)
+
+__all__ = [
+    "Config",
+    "base_digests",
+    "base_loss",
+    "base_model",
+    "base_models",
+    "bases",
+    "clips",
+    "codecs",
+    "data_dir",
+    "denoise_fn",
+    "discriminator",
+    "discriminator_loss",
+    "discriminator_params",
+    "encoders",
+    "fakes",
+    "fixed_clips",
+    "flip_probability",
+    "is_guided",
+    "joint_loss",
+    "latents_key",
+    "log_ratio_fn",
+    "loop",
+    "optimizer",
+    "pair_model",
+    "sample_shapes",
+    "sampler",
+    "schedules",
+    "start_params",
+    "training_examples",
+    "training_task",
+    "variant_names",
+    "variant_settings",
+    "window",
+]
