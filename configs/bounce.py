@@ -77,12 +77,27 @@ def _sample() -> dict:
             "video": {"name": "ddim", "eta": 1.0, "clip": 1.0},
             "audio": {"name": "ddim", "eta": 1.0, "clip": None},
         },
-        "num_steps": 50,
+        "num_steps": 50,  # calls of the model
+        # "levels": whole noise levels; "solver": any levels, as the DPM-Solvers want them, down to
+        # level 0, or with `to_clean` to the clean signal.
+        "grid": "levels",
         "spacing": "trailing",
-        "offset": 0,
+        "offset": 0,  # levels
+        "to_clean": True,  # solver
+        "model_time": "continuous",  # solver: or "truncated", as the official one
         "num_substeps": 1,
         "scales": {"audio": 0.0, "video": 0.0},
         "plan": {"interval": (), "every": 1},
+        # One modality from media files, the other sampled to it: sample i takes the first clip of
+        # file i of a folder, beginning anew after the last. weight 0: replacement; above:
+        # reconstruction guidance.
+        "condition": {
+            "given": "",  # "audio" or "video"
+            "media": "",  # a file or a folder
+            "weight": 0.0,
+            "on_short": "error",  # or "hold" the last picture, or "skip"
+            "on_odd_rate": "error",  # too low a rate: or "keep" (fill up), or "skip"
+        },
         "discriminator_weights": "",  # other than config.weights.discriminator
         # Each variant overrides the settings above; all start from the same noise.
         "variants": {

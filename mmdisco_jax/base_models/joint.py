@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 
 from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.base_models.mm_diffusion_spec import draw_shifts
@@ -36,7 +37,7 @@ class JointModel:
 
     def denoise(self, x_t: AV, t: Array, cond: Cond = None) -> AV:
         """eps of a batch whose samples share their noise level, as in sampling (a DenoiseFn)."""
-        key = jax.random.fold_in(jax.random.key(0), t[0])
+        key = jax.random.fold_in(jax.random.key(0), t[0].astype(jnp.uint32))
         out = self.network(x_t, t, cond, shifts=self._shifts(key, x_t))
         return self._eps(out, x_t, t)
 

@@ -22,6 +22,7 @@ from mmdisco_jax.build.models import (
     sample_shapes,
 )
 from mmdisco_jax.build.sampling import (
+    clip_spec,
     discriminator_params,
     is_guided,
     sampler,
@@ -47,6 +48,7 @@ __all__ = [
     "base_model",
     "base_models",
     "bases",
+    "clip_spec",
     "clips",
     "codecs",
     "data_dir",

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Config sections to sampling programs."""
 
+import dataclasses
 from typing import Any
 
 import jax
 from flax import nnx
 
+from mmdisco_jax.base_models.joint import JOINT
 from mmdisco_jax.build.models import (
     base_digests,
     base_model,
@@ -16,57 +18,115 @@ from mmdisco_jax.build.models import (
     log_ratio_fn,
     sample_shapes,
 )
-from mmdisco_jax.build.sections import Config, codecs, named, schedules
+from mmdisco_jax.build.sections import Config, named, schedules
 from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
+from mmdisco_jax.inputs.media import ClipSpec
+from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
-from mmdisco_jax.samplers.grids import timesteps
+from mmdisco_jax.samplers.api import Times
+from mmdisco_jax.samplers.conditional import Conditional
+from mmdisco_jax.samplers.grids import solver_grid, timesteps
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
 from mmdisco_jax.samplers.programs import Programs, stretch_of
 from mmdisco_jax.samplers.sample import Sampling
 from mmdisco_jax.training.weights import load_weights
+from mmdisco_jax.types import DenoiseFn, LogRatioFn
 
 
 def sampler(config: Config, variant: str) -> Programs:
     """Programs from (base params, discriminator params, sample indices [b]) to samples AV.
 
-    `variant` names one of `config.sample.variants`, which override the rest of `config.sample`. A
-    sample is a function of (config.sample.seed, its index); the same noise serves all variants.
+    With a condition they take a fourth argument, the given latents {modality: [b ...]}. `variant`
+    names one of `config.sample.variants`, which override the rest of `config.sample`. A sample is a
+    function of (config.sample.seed, its index) and its condition; the same noise serves all
+    variants.
     """
     chosen = variant_settings(config, variant)
-    noise, codec = schedules(config), codecs(config)
+    noise, shapes = schedules(config), sample_shapes(config)
     base_graphs = {m: base_model(config, m)[0] for m in config.bases}
-    shapes = sample_shapes(config)
-    steppers = {m: named(chosen.samplers[m], SAMPLERS) for m in codec}
-    levels = next(iter(noise.values()))
-    grid = timesteps(levels, chosen.num_steps, chosen.spacing, chosen.offset)
-    scales = chosen.scales.to_dict()
-    plan = Plan(interval=chosen.plan.interval or None, every=chosen.plan.every)
-    guided = any(scales.values())
+    steppers = {m: named(chosen.samplers[m], SAMPLERS) for m in noise}
+    grid = _grid(chosen, next(iter(noise.values())))
+    guided = is_guided(config, variant)
     disc_graph = discriminator(config)[0] if guided else None
+    _check_condition(chosen, base_graphs, guided)
     stretch = stretch_of(len(grid))
 
-    def sampling(base_params: Any, disc_params: Any, indices: jax.Array) -> Sampling:
+    def sampling(base_params: Any, disc_params: Any, indices: jax.Array, given: Any) -> Sampling:
         models = base_models(config, base_graphs, base_params)
         denoise = denoise_fn(models)
         if disc_graph is not None:
             h = log_ratio_fn(config, disc_graph, disc_params, models)
-            if plan == Plan():
-                denoise = joint(denoise, h, noise, scales)
-            else:
-                denoise = PlannedJoint(denoise, residual(h, noise), scales, plan)
+            denoise = _guided(chosen, denoise, h, noise)
         keys = sample_keys(chosen.seed, indices)
-        return Sampling(
+        run = Sampling(
             denoise, steppers, noise, grid, keyed(keys), num_substeps=chosen.num_substeps
         )
+        if given is None:
+            return run
+        parts = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
+        fixed = {m: initial(keys, shapes)[m] for m in given}
+        return Conditional(**parts, given=given, fixed=fixed, weight=chosen.condition.weight)
 
-    def begin(base_params: Any, disc_params: Any, indices: jax.Array) -> Any:
+    def begin(base_params: Any, disc_params: Any, indices: jax.Array, given: Any = None) -> Any:
         start = initial(sample_keys(chosen.seed, indices), shapes)
-        return sampling(base_params, disc_params, indices).begin(start)
+        return sampling(base_params, disc_params, indices, given).begin(start)
 
-    def proceed(base_params: Any, disc_params: Any, indices: Any, carry: Any, first: Any) -> Any:
-        return sampling(base_params, disc_params, indices).proceed(carry, first, stretch)
+    def proceed(base_params: Any, disc_params: Any, indices: Any, *rest: Any) -> Any:
+        *given, carry, first = rest
+        run = sampling(base_params, disc_params, indices, given[0] if given else None)
+        return run.proceed(carry, first, stretch)
 
     return Programs(jax.jit(begin), jax.jit(proceed), len(grid), stretch)
+
+
+def _grid(chosen: Config, schedule: Schedule) -> Times:
+    if chosen.grid == "levels":
+        return timesteps(schedule, chosen.num_steps, chosen.spacing, chosen.offset)
+    if chosen.grid != "solver":
+        raise ValueError(f"unknown sample.grid {chosen.grid!r}: choose one of levels, solver.")
+    return solver_grid(
+        schedule,
+        chosen.num_steps,
+        chosen.spacing,
+        to_clean=chosen.to_clean,
+        model_time=chosen.model_time,
+    )
+
+
+def _guided(chosen: Config, denoise: DenoiseFn, h: LogRatioFn, noise: dict[str, Schedule]) -> Any:
+    """The denoiser with the discriminator's guidance, by the variant's scales and plan."""
+    scales = chosen.scales.to_dict()
+    plan = Plan(interval=chosen.plan.interval or None, every=chosen.plan.every)
+    if plan == Plan():
+        return joint(denoise, h, noise, scales)
+    return PlannedJoint(denoise, residual(h, noise), scales, plan)
+
+
+def _check_condition(chosen: Config, base_graphs: dict[str, Any], guided: bool) -> None:
+    if chosen.condition.given and JOINT not in base_graphs and not guided:
+        raise ValueError(
+            f"sample.condition.given is {chosen.condition.given!r}, but two models on their own "
+            "know nothing of each other: use a joint base model, or guidance (sample.scales)."
+        )
+
+
+def clip_spec(config: Config, video_shape: tuple[int, ...]) -> ClipSpec:
+    """What a media file is converted to, for models whose clips have `video_shape` [f h w 3]."""
+    frames, height, width, _ = video_shape
+    clip = config.clip
+    if frames != round(clip.seconds * clip.fps):
+        raise ValueError(
+            f"config.clip has {clip.seconds} s at {clip.fps} fps, but the models make {frames} "
+            "frames: change config.clip, or the shapes of config.bases."
+        )
+    return ClipSpec(
+        clip_seconds=clip.seconds,
+        fps=clip.fps,
+        height=height,
+        width=width,
+        sample_rate_hz=clip.sample_rate_hz,
+        spatial=config.data.options.get("spatial", "pad"),
+    )
 
 
 def variant_names(config: Config) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from mmdisco_jax import build, parallel
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.compile_clock import CompileClock
+from mmdisco_jax.commands.conditions import Given, read_given
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
 from mmdisco_jax.export.convert import waveform_to_int16
@@ -27,15 +27,21 @@ def run(config: Config, workdir: Path) -> None:
     """Writes workdir/VARIANT/samples_*.npz (video uint8, audio int16), mp4 and wav files.
 
     Shards that exist are kept, so an interrupted run goes on; a workdir sampled with another
-    config is refused. `timing.json` tells what compiling and each step cost. A batch is cut over
-    the devices of its process, and processes share the batches among them, in a common workdir.
+    config is refused. A modality that `config.sample.condition` gives is written as it was given,
+    with the sample of the other. `timing.json` tells what compiling and each step cost. A batch is
+    cut over the devices of its process, and processes share the batches among them, in a common
+    workdir.
     """
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=1, sort_keys=True)
     _, base_params = build.bases(config)
-    _claim(workdir, config)
+    names = build.variant_names(config)
+    given = {variant: read_given(config, variant) for variant in names}
+    _claim(workdir, config, given)
     timing = {}
-    for variant in build.variant_names(config):
-        timing[variant] = _sample_variant(config, workdir / variant, variant, base_params)
+    for variant in names:
+        timing[variant] = _sample_variant(
+            config, workdir / variant, variant, base_params, given[variant]
+        )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("all samples are written")
     if jax.process_index():
@@ -47,12 +53,14 @@ def run(config: Config, workdir: Path) -> None:
     print(f"samples of {', '.join(timing)} are in {workdir}")
 
 
-def _claim(workdir: Path, config: Config) -> None:
+def _claim(workdir: Path, config: Config, given: dict[str, Given | None]) -> None:
     """Refuses a folder whose shards another config made."""
     mine = json.loads(config.to_json_best_effort())
     mine = {k: mine[k] for k in ("bases", "discriminator", "guidance", "weights", "sample")}
     mine["sample"].pop("num_samples")
     mine["sample"].pop("num_media")
+    files = {v: [list(file) for file in one.files] for v, one in given.items() if one}
+    mine |= {"conditions": files} if files else {}
     note = workdir / "made_by.json"
     made = note.exists() and any(workdir.glob("*/samples_*.npz"))
     if made and json.loads(note.read_text()) != mine:
@@ -60,7 +68,9 @@ def _claim(workdir: Path, config: Config) -> None:
     write_bytes(note, json.dumps(mine, indent=1).encode())
 
 
-def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any) -> dict:
+def _sample_variant(
+    config: Config, folder: Path, variant: str, base_params: Any, given: Given | None
+) -> dict:
     """Fills `folder` with shards; returns seconds spent compiling and running."""
     settings = build.variant_settings(config, variant)
     size, total = settings.batch_size, settings.num_samples
@@ -70,34 +80,40 @@ def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any
         return {}
     codecs = build.codecs(config)
     programs = build.sampler(config, variant)
-    disc_params = build.discriminator_params(config, variant)
-    base_params, disc_params, indices = _placed(base_params, disc_params, size)
+    weights = (base_params, build.discriminator_params(config, variant))
+    weights, cut = _placed(weights, size)
+
+    def arguments(numbers: np.ndarray) -> tuple:
+        rows = (given.rows(numbers),) if given else ()
+        return *weights, *jax.device_put((numbers.astype(np.int32), *rows), cut)
+
     start = time.perf_counter()
     with CompileClock() as clock:
-        run_sampler = programs.compile(base_params, disc_params, indices)
+        run_sampler = programs.compile(*arguments(np.arange(size)))
     spent = {"compile_seconds": time.perf_counter() - start, "compile_seconds_saved": clock.saved}
     start = time.perf_counter()
     with tqdm(total=len(missing) * programs.num_steps, desc=variant, unit="step") as bar:
         for first in missing:
-            samples = run_sampler(base_params, disc_params, first + indices, on_steps=bar.update)
-            latents = jax.device_get(samples)
+            numbers = first + np.arange(size)
+            latents = jax.device_get(run_sampler(*arguments(numbers), on_steps=bar.update))
             _require_finite(latents, variant, first)
             clips = {
                 "video": codecs["video"].decode(latents["video"]),
                 "audio": waveform_to_int16(codecs["audio"].decode(latents["audio"])),
             }
+            if given:
+                clips = given.put(clips, numbers)
             write_shard(folder, first, {m: x[: total - first] for m, x in clips.items()})
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
 
 
-def _placed(base_params: Any, disc_params: Any, size: int) -> tuple[Any, Any, jax.Array]:
-    """Weights on every device of this process, and the indices of a batch cut over them."""
+def _placed(weights: Any, size: int) -> tuple[Any, NamedSharding]:
+    """Weights on every device of this process, and how a batch is cut over them."""
     devices = jax.local_devices()
     mesh = parallel.make_mesh({"data": -1, "fsdp": 1}, devices=devices)
     whole = parallel.replicated(mesh)
     cut = NamedSharding(mesh, parallel.BATCH) if size % len(devices) == 0 else whole
-    weights = jax.device_put((base_params, disc_params), whole)
-    return *weights, jax.device_put(jnp.arange(size), cut)
+    return jax.device_put(weights, whole), cut
 
 
 def _require_finite(latents: AV, variant: str, first: int) -> None:

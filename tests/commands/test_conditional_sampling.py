@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One modality from media files, the other sampled to it, by a tiny joint model."""
+
+from typing import Any
+
+import av
+import jax
+import numpy as np
+import pytest
+
+from configs import bounce, bounce_mm_diffusion
+from data.bounce.physics import simulate
+from mmdisco_jax import build
+from mmdisco_jax.commands import sample
+from mmdisco_jax.commands.conditions import read_given
+from mmdisco_jax.export.clips import read_all
+from mmdisco_jax.export.media import write_mp4
+from mmdisco_jax.training.weights import save_weights
+from tests.randoms import random_params
+
+SILENT = 1  # the number of the file without sound
+
+
+def tiny() -> Any:
+    """The joint config with a network of one level and few positions."""
+    config: Any = bounce_mm_diffusion.get_config()
+    with config.unlocked():
+        config.codecs.video.patch, config.codecs.audio.fold = 8, 400
+        config.bases.joint.update(
+            {
+                "sample_shapes": {"audio": (80, 400), "video": (16, 4, 4, 192)},
+                "audio_channels": 400,
+                "video_channels": 192,
+                "model_channels": 8,
+                "channel_mult": (1,),
+                "num_groups": 2,
+                "num_head_channels": 8,
+                "video_attention_resolutions": (),
+                "cross_attention_resolutions": (1,),
+                "cross_attention_windows": (4,),
+            }
+        )
+        config.sample.update({"num_samples": 3, "batch_size": 2, "num_steps": 2, "num_media": 1})
+        config.sample.grid, config.sample.spacing = "levels", "trailing"
+        config.sample.samplers.video = {"name": "ddim", "eta": 0.0, "clip": 1.0}
+        config.sample.samplers.audio = {"name": "ddim", "eta": 0.0, "clip": None}
+    return config
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("media")
+    for i in range(2):
+        clip = simulate(0, i)
+        wave = None if i == SILENT else clip.audio.astype(np.float32) / 32768
+        write_mp4(folder / f"{i}.mp4", clip.video, wave, fps=8, sample_rate_hz=16_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, media):
+    config = tiny()
+    init = build.base_model(config, "joint")[1]
+    params = random_params(jax.eval_shape(init, jax.random.key(0)), 0)
+    with config.unlocked():
+        config.weights.joint = str(tmp_path_factory.mktemp("w") / "joint.safetensors")
+        video = {"given": "video", "media": str(media)}
+        audio = {"given": "audio", "media": str(media / "0.mp4")}
+        config.sample.variants = {
+            "replaced": {"condition": video},
+            "moved": {"condition": video | {"weight": 50.0}},
+            "seen": {"condition": audio},
+        }
+    save_weights(config.weights.joint, params, {})
+    return config
+
+
+@pytest.fixture(scope="module")
+def sampled(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("samples")
+    sample.run(config, workdir)
+    return {v: read_all(workdir / v) for v in config.sample.variants}, workdir
+
+
+def test_what_is_given_is_written_and_the_rest_is_sampled(sampled, config):
+    clips, workdir = sampled
+    given = read_given(config, "replaced")
+    assert given is not None and [name for name, _ in given.files] == ["0.mp4", "1.mp4"]
+    # Two files, three samples: the third begins anew, with noise of its own.
+    np.testing.assert_array_equal(clips["replaced"]["video"], given.clips[[0, 1, 0]])
+    assert np.abs(given.clips[0].astype(int) - simulate(0, 0).video).mean() < 4
+    sound = clips["replaced"]["audio"]
+    assert sound.shape == (3, 32_000) and np.any(sound[0] != sound[2])
+    heard = clips["seen"]["audio"]
+    np.testing.assert_array_equal(heard[0], heard[1])
+    assert np.corrcoef(heard[0], simulate(0, 0).audio)[0, 1] > 0.95  # AAC
+    assert np.any(clips["seen"]["video"][0] != clips["seen"]["video"][1])
+    with av.open(str(workdir / "replaced" / "00000.mp4")) as made:
+        assert made.streams.audio and made.streams.video
+
+
+def test_the_sound_knows_the_picture(sampled, config, tmp_path, media):
+    """Another picture, another sound; the gradient moves it as well."""
+    clips, _ = sampled
+    assert np.any(clips["moved"]["audio"] != clips["replaced"]["audio"])
+    other = config.copy_and_resolve_references()
+    with other.unlocked():
+        swapped = {"given": "video", "media": str(media / "1.mp4")}
+        other.sample.variants = {"replaced": {"condition": swapped}}
+        other.sample.batch_size = 3
+    sample.run(other, tmp_path)
+    sound, before = read_all(tmp_path / "replaced")["audio"], clips["replaced"]["audio"]
+    assert np.any(sound[0] != before[0])
+    # Sample 1 had this picture before: the same sound, whatever its batch.
+    worst = np.abs(sound[1].astype(int) - before[1]).max()
+    assert worst <= 2, worst
+
+
+def test_other_media_in_the_same_workdir_are_refused(sampled, config, media):
+    other = config.copy_and_resolve_references()
+    with other.unlocked():
+        other.sample.variants.seen.condition.media = str(media)
+    with pytest.raises(ValueError, match=r"1 of 2 files.*1\.mp4: has no sound track"):
+        sample.run(other, sampled[1])
+    with other.unlocked():
+        other.sample.variants.replaced.condition.media = str(media / "0.mp4")
+        del other.sample.variants.seen
+    with pytest.raises(ValueError, match="samples of another config"):
+        sample.run(other, sampled[1])
+
+
+def test_half_a_condition_is_refused(config):
+    other = config.copy_and_resolve_references()
+    with other.unlocked():
+        other.sample.variants = {"half": {"condition": {"given": "video", "media": ""}}}
+    with pytest.raises(ValueError, match=r"given='video' and media=''"):
+        read_given(other, "half")
+    with other.unlocked():
+        other.sample.variants.half.condition.media = "x"
+        other.clip.seconds = 1.0
+    with pytest.raises(ValueError, match=r"1.0 s at 8 fps, but the models make 16 frames"):
+        read_given(other, "half")
+
+
+def test_two_models_on_their_own_cannot_be_conditioned():
+    config: Any = bounce.get_config()
+    with config.unlocked():
+        condition = {"given": "video", "media": "x"}
+        config.sample.variants = {"alone": {"condition": condition}}
+    with pytest.raises(ValueError, match=r"know nothing of each other.*guidance"):
+        build.sampler(config, "alone")
