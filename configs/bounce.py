@@ -183,7 +183,12 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
     }
     # Samples of the base models for training D on generated fakes; 0: none. Indices from
     # first_index on, so that no fake is ever a sample that is measured.
-    config.fakes = {"num_samples": 0, "batch_size": 128, "first_index": 1_000_000}
+    config.fakes = {
+        "num_samples": 0,
+        "batch_size": 128,
+        "first_index": 1_000_000,
+        "variant": "independent",  # of config.sample.variants; unguided
+    }
     config.sample = _sample()
     config.evaluate = {
         "metrics": ("bounce", "proxy_frechet_video", "proxy_frechet_audio", "av_align"),
@@ -195,7 +200,9 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         "level_pairs": 128,
         "pool": (),  # workdirs of other sampling seeds, measured together with this one
     }
-    config.bench = {"batch_size": 8, "repeats": 10}
+    # parts: guidance, official (timed, as ratios), training, sampling (timed), estimate (XLA's
+    # account of a step and of a call, compiled and not run).
+    config.bench = {"batch_size": 8, "repeats": 10, "parts": ("guidance", "official")}
     config.train = _train(target)
     config.mesh = {"data": -1, "fsdp": 1}
     config.lock()

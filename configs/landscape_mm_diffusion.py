@@ -34,6 +34,7 @@ def get_config(argument: str = ".") -> ml_collections.ConfigDict:
         config.weights = {"joint": "", "discriminator": "", "fakes": ""}
         config.discriminator = discriminator()
         config.sample.samplers.audio.clip = 1.0
+        config.bench.update({"batch_size": 2, "parts": ("estimate",)})
         if target == "joint":
             config.train.update(joint_training())
     return config

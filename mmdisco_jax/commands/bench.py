@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench`: what joint guidance costs, as ratios of compiled steps timed side by side."""
+"""`bench`: what steps cost, as ratios of compiled steps timed side by side or by XLA's account."""
 
 import json
 import time
@@ -14,26 +14,34 @@ from flax import nnx
 
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
+from mmdisco_jax.commands.estimate import estimate, training_step
 from mmdisco_jax.discriminator.official import PRESETS
 from mmdisco_jax.discriminator.official_pair import OfficialPair
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.guidance.joint import joint, residual
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.schedules import linear
+from mmdisco_jax.training.state import init_state
 
 
 def run(config: Config, workdir: Path) -> None:
-    """Prints and writes workdir/bench.json. Seconds on a CPU are no claim; the ratios are."""
-    report = {
-        "device": jax.devices()[0].device_kind,
-        "default": _default(config),
-        "audioldm_animatediff": _full_size(config),
-    }
+    """Prints and writes workdir/bench.json, with the parts that `config.bench.parts` names.
+
+    Seconds on a CPU are no claim; the ratios are.
+    """
+    unknown = set(config.bench.parts) - PARTS.keys()
+    if unknown:
+        raise ValueError(
+            f"unknown bench.parts {sorted(unknown)}: choose some of {', '.join(PARTS)}."
+        )
+    report: dict[str, Any] = {"device": jax.devices()[0].device_kind}
+    for part in config.bench.parts:
+        report[part] = PARTS[part](config)
     write_bytes(workdir / "bench.json", json.dumps(report, indent=1).encode())
     print(json.dumps(report, indent=2))
 
 
-def _default(config: Config) -> dict[str, float]:
+def _guidance(config: Config) -> dict[str, float]:
     """One denoiser call of the config's models, guided and not, with random weights."""
     graphs, params = {}, {}
     for m in config.bases:
@@ -58,7 +66,7 @@ def _default(config: Config) -> dict[str, float]:
     return _ratio({"unguided": plain, "guided": guided}, params, x, config.bench.repeats)
 
 
-def _full_size(config: Config) -> dict[str, float]:
+def _official(config: Config) -> dict[str, float]:
     """The 33 M discriminator: its forward pass, and forward with input gradient, in float32."""
     model = OfficialPair(PRESETS["audioldm_animatediff"], rngs=param_keys(0))
     graph, params = nnx.split(model)
@@ -77,6 +85,41 @@ def _full_size(config: Config) -> dict[str, float]:
     return _ratio(functions, params, x, config.bench.repeats)
 
 
+def _training(config: Config) -> dict[str, float]:
+    """Median seconds of a compiled training step on noise, `bench.batch_size` pairs."""
+    function, (state, frozen, batch, key) = training_step(config)
+    _, init, _ = build.training_task(config)
+    state = jax.jit(lambda p: init_state(p, build.optimizer(config)))(init(jax.random.key(0)))
+    batch = {m: jnp.ones(x.shape, x.dtype) for m, x in batch.items()}
+    compiled = function.lower(state, frozen, batch, key).compile()
+    seconds = []
+    for _ in range(config.bench.repeats + 1):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(state, frozen, batch, key))
+        seconds.append(time.perf_counter() - start)
+    return {
+        "batch_size": config.bench.batch_size,
+        "seconds_per_step": float(np.median(seconds[1:])),
+    }
+
+
+def _sampling(config: Config) -> dict[str, dict[str, float]]:
+    """Seconds per clip of each variant, `bench.batch_size` at a time, with random weights."""
+    made = {m: build.base_model(config, m)[1](jax.random.key(0)) for m in config.bases}
+    disc = build.discriminator(config)[1](jax.random.key(1))
+    report = {}
+    for variant in build.variant_names(config):
+        params = (made, disc if build.is_guided(config, variant) else None)
+        indices = jnp.arange(config.bench.batch_size)
+        run_sampler = build.sampler(config, variant).compile(*params, indices)
+        jax.block_until_ready(run_sampler(*params, indices))
+        start = time.perf_counter()
+        jax.block_until_ready(run_sampler(*params, indices))
+        seconds = (time.perf_counter() - start) / config.bench.batch_size
+        report[variant] = {"steps": run_sampler.num_steps, "seconds_per_clip": seconds}
+    return report
+
+
 def _ratio(
     functions: dict[str, Callable[[Any, Any], Any]], params: Any, x: Any, repeats: int
 ) -> dict[str, float]:
@@ -93,3 +136,12 @@ def _ratio(
     medians = {f"{name}_seconds": float(np.median(s)) for name, s in seconds.items()}
     values = list(medians.values())
     return medians | {"ratio": values[-1] / values[0]}
+
+
+PARTS = {
+    "guidance": _guidance,
+    "official": _official,
+    "training": _training,
+    "sampling": _sampling,
+    "estimate": estimate,
+}

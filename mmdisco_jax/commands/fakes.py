@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fakes of the base models: unguided samples as latents, in a cache, for training a discriminator.
 
-The two modalities of a sample are independent by construction, and training pairs any sound with
-any picture, so n samples give n^2 fake pairs.
+Of two base models the modalities of a sample are independent by construction, and training pairs
+any sound with any picture, so n samples give n^2 fake pairs; those of a joint model stay together.
 """
 
 import json
@@ -16,8 +16,6 @@ from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.inputs.cache import Arrays, write_cache
 
-VARIANT = "independent"
-
 
 def write_fakes(config: Config, workdir: Path) -> dict:
     """Writes `config.fakes.num_samples` latents under workdir/fakes; goes on where it stopped.
@@ -26,7 +24,7 @@ def write_fakes(config: Config, workdir: Path) -> dict:
     holds fakes of other base models or settings.
     """
     folder = workdir / "fakes"
-    run = build.sampler(config, VARIANT)
+    run = build.sampler(config, config.fakes.variant)
     _, params = build.bases(config)
     size, total = config.fakes.batch_size, config.fakes.num_samples
 
@@ -49,7 +47,9 @@ def write_fakes(config: Config, workdir: Path) -> dict:
 
 
 def _made_by(config: Config) -> dict:
-    settings = json.loads(build.variant_settings(config, VARIANT).to_json_best_effort())
+    settings = json.loads(
+        build.variant_settings(config, config.fakes.variant).to_json_best_effort()
+    )
     # How many, and how they are shown, does not decide what they are.
     for name in ("num_samples", "num_media"):
         settings.pop(name)

@@ -18,7 +18,7 @@ from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, DenoiseFn, LogRatioFn
 
-FAKES = ("repaired", "generated", "both")
+FAKES = ("repaired", "generated", "generated_pairs", "both")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class ObjectiveSpec:
     """groups: noise levels in a batch. shifts: fakes per real pair, by re-pairing.
 
     fakes: "repaired" (real sound with another clip's picture), "generated" (both by the base
-    models, independently) or "both". ce_weight, denoising_weight: of the two losses.
+    models, independently), "generated_pairs" (as a joint base model made them together) or "both"
+    of the first two. ce_weight, denoising_weight: of the two losses.
     denoising_samples: real pairs per batch in the denoising term, which joins at the step
     `denoising_from`: a gradient has little to say before the logit knows anything, and this term is
     the dear one. level_warmup_steps: the noise levels grow from `level_start` of their range to all
@@ -86,7 +87,8 @@ def objective(
     """The loss and its metrics for clean real pairs x0 {m: [b ...]}.
 
     generated: clean fake samples {m: [n ...]} of the base models; sound and picture are drawn from
-    them independently, so n of each give n^2 fake pairs. None when spec.fakes is "repaired".
+    them independently, so n of each give n^2 fake pairs; or together, for "generated_pairs". None
+    when spec.fakes is "repaired".
     """
     keys = jax.random.split(key, 4)
     batch = next(iter(x0.values())).shape[0]
@@ -125,14 +127,17 @@ def _logits(model, x_t, t, generated, keys, problem, spec) -> tuple[Array, Array
     features = model.features(x_t, t) if split else x_t
     score = model.fuse if split else model
     real, fakes = score(features, t), []
-    if spec.fakes != "generated":
+    if spec.fakes in ("repaired", "both"):
         many = jnp.tile(t, spec.shifts)
         audio = losses.repaired(features["audio"], spec.groups, spec.shifts)
         video = jnp.concatenate([features["video"]] * spec.shifts)
         fakes.append(score({"audio": audio, "video": video}, many).reshape(spec.shifts, -1))
     if spec.fakes != "repaired":
         drawn = {}
-        for m, k in zip(sorted(generated), jax.random.split(keys[0]), strict=True):
+        draws = jax.random.split(keys[0])
+        if spec.fakes == "generated_pairs":
+            draws = [draws[0]] * len(generated)
+        for m, k in zip(sorted(generated), draws, strict=True):
             index = jax.random.randint(k, t.shape, 0, generated[m].shape[0])
             drawn[m] = generated[m][index].astype(jnp.float32)
         noisy = add_noise(drawn, draw_noise(keys[1], drawn), t, problem.schedules)

@@ -120,6 +120,33 @@ def test_the_objective_has_finite_gradients_and_spares_the_bases():
     assert float(grads[1]) == 0.0  # no gradient flows into the base models
 
 
+class _SamePair(nnx.Module):
+    """Sure that a pair is real if sound and picture have the same mean, and that it is not else."""
+
+    def __call__(self, x, t, cond=None):
+        audio, video = (v.reshape(len(v), -1).mean(-1) for v in (x["audio"], x["video"]))
+        return jnp.where(jnp.abs(audio - video) < 1.0, 50.0, -50.0)
+
+
+@pytest.mark.parametrize(("fakes", "together"), [("generated", False), ("generated_pairs", True)])
+def test_pairs_of_a_joint_model_stay_together(fakes, together):
+    """Clip i of sound and of picture is 10 i everywhere; noise of level 0 changes it by .01."""
+    schedules = {m: linear() for m in SHAPES}
+    clips = {m: jnp.full((64, *SHAPES[m]), 10.0) for m in SHAPES}
+    clips = jax.tree.map(lambda x: x * jnp.arange(64.0).reshape(-1, *[1] * (x.ndim - 1)), clips)
+    problem = Problem(
+        schedules=schedules,
+        time_sampler=TimeSampler(num_timesteps=1000, focus=1.0, low=0, high=1),
+        denoise=lambda x, t, cond: x,
+        residual=lambda h: residual(h, schedules),
+    )
+    spec = ObjectiveSpec(**{**SPEC, "fakes": fakes, "denoising_weight": 0.0})
+    args = (jax.random.key(0), jnp.int32(0), problem, spec)
+    value, _ = objective(_SamePair(), jax.tree.map(lambda x: x[:16], clips), clips, *args)
+    # Every real pair is right; a fake that stayed together deceives, one that did not does not.
+    assert (float(value) > 20.0) == together
+
+
 def test_each_kind_of_fake_is_scored():
     graphdef, params = nnx.split(_Bilinear(8, param_keys(0)))
     ce = {}
