@@ -46,7 +46,7 @@ def get_config(target: str = "joint") -> ml_collections.ConfigDict:
             config.train.update(discriminator_training())
         config.discriminator = discriminator()
         config.fakes.update({"batch_size": 64, "variant": "joint"})
-        config.sample.update(sampling())
+        landscape_mm_diffusion.set_sampling(config, sampling())
         config.bench.update({"batch_size": 16, "parts": ("training", "sampling", "estimate")})
         config.sample.variants = {
             "joint": {},
@@ -136,4 +136,6 @@ def sampling() -> dict[str, Any]:
         "num_steps": 20,
         "grid": "solver",
         "spacing": "logsnr",
+        "to_clean": True,
+        "model_time": "continuous",
     }

@@ -44,7 +44,7 @@ def get_config(argument: str = ".") -> ml_collections.ConfigDict:
             config.train.update(bounce_mm_diffusion.joint_training() | {"batch_size": 8})
         else:
             config.train.update(bounce_mm_diffusion.discriminator_training())
-        config.sample.update(bounce_mm_diffusion.sampling())
+        landscape_mm_diffusion.set_sampling(config, bounce_mm_diffusion.sampling())
         config.sample.variants = {"joint": {}}
         config.bench.update({"batch_size": 8, "parts": ("training", "sampling", "estimate")})
     return config

@@ -33,10 +33,17 @@ def get_config(argument: str = ".") -> ml_collections.ConfigDict:
         config.bases = {"joint": base()}
         config.weights = {"joint": "", "discriminator": "", "fakes": ""}
         config.discriminator = discriminator()
-        config.sample.samplers.audio.clip = 1.0
+        set_sampling(config, sampling())
+        config.sample.variants = {
+            "joint": {},
+            "guided": {"scales": {"audio": 1.0, "video": 1.0}},
+        }
+        config.fakes.variant = "joint"
         config.bench.update({"batch_size": 2, "parts": ("estimate",)})
         if target == "joint":
             config.train.update(joint_training())
+        else:
+            config.train.objective.fakes = "generated_pairs"
     return config
 
 
@@ -72,6 +79,25 @@ def discriminator() -> dict[str, Any]:
         "num_res_blocks": 2,
         "dilation_period": 10,
         "fusion": {"kind": "aggregate_time_and_cat_ch"},
+    }
+
+
+def set_sampling(config: Any, settings: dict[str, Any]) -> None:
+    """Settings of `config.sample`; its samplers anew, for each has settings of its own."""
+    config.sample.update({k: v for k, v in settings.items() if k != "samplers"})
+    config.sample.samplers = settings["samplers"]
+
+
+def sampling() -> dict[str, Any]:
+    """MMDisCo's: DPM-Solver++ of order 3, single-step, 20 calls, dynamic thresholding."""
+    solver = {"name": "dpm_solver_pp", "order": 3, "clip": 1.0, "quantile": 0.995}
+    return {
+        "samplers": {"video": solver, "audio": solver},
+        "num_steps": 20,
+        "grid": "solver",
+        "spacing": "logsnr",
+        "to_clean": False,
+        "model_time": "truncated",
     }
 
 

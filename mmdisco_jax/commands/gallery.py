@@ -7,6 +7,7 @@ import numpy as np
 
 from data.bounce import physics
 from mmdisco_jax import build
+from mmdisco_jax.base_models.joint import JOINT
 from mmdisco_jax.build import Config
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.gallery import write_gallery
@@ -15,10 +16,15 @@ from mmdisco_jax.export.plots import write_film_strip, write_spectrogram
 from mmdisco_jax.metrics import av_align, bounce
 from mmdisco_jax.metrics.matching import match
 
-_DESCRIPTION = (
-    "Each clip starts from the same noise. Independent: a video model and an audio model that "
-    "never heard of each other. Guided: the same two models, with the gradient of a small "
-    "discriminator added to their noise estimates, so that sound and picture agree."
+_NOISE = "Each clip of a row starts from the same noise."
+_TWO_MODELS = (
+    "Independent: a video model and an audio model that never heard of each other. Guided: the "
+    "same two models, with the gradient of a small discriminator added to their noise estimates, "
+    "so that sound and picture agree."
+)
+_ONE_MODEL = (
+    "One model makes sound and picture together; where a variant is guided, the gradient of a "
+    "small discriminator is added to its noise estimates."
 )
 _NO_CLASS = "none"
 
@@ -35,13 +41,21 @@ def write_page(config: Config, workdir: Path, table: GalleryTable) -> Path:
         seeds.append(GallerySeed(seed=number, clips=made))
     page = GalleryPage(
         title="Sound and picture, out of step and in step",
-        description=_DESCRIPTION,
+        description=_description(config),
         seeds=tuple(seeds),
         tolerance_seconds=0.5 / config.clip.fps,
         table=table,
     )
     write_gallery(workdir / "index.html", page)
     return workdir / "index.html"
+
+
+def _description(config: Config) -> str:
+    sentences = [_NOISE, _ONE_MODEL if JOINT in config.bases else _TWO_MODELS]
+    for variant in build.variant_names(config):
+        if given := build.variant_settings(config, variant).condition.given:
+            sentences.append(f"In {variant} the {given} was given.")
+    return " ".join(sentences)
 
 
 def _clip(
