@@ -51,8 +51,8 @@ def _claim(workdir: Path, config: Config) -> None:
     """Refuses a folder whose shards another config made."""
     mine = json.loads(config.to_json_best_effort())
     mine = {k: mine[k] for k in ("bases", "discriminator", "guidance", "weights", "sample")}
-    mine["sample"].pop("num_samples")
-    mine["sample"].pop("num_media")
+    for name in ("num_samples", "num_media", "force_schedule"):  # none decides what a sample is
+        mine["sample"].pop(name)
     note = workdir / "made_by.json"
     made = note.exists() and any(workdir.glob("*/samples_*.npz"))
     if made and json.loads(note.read_text()) != mine:
