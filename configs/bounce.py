@@ -32,6 +32,9 @@ def _train(target: str) -> dict:
         "ema_decay": 0.998,
         "num_microbatches": 1,  # of a batch, one after the other; more of them take less memory
         "max_weight": 10.0,
+        # How noise levels are drawn: "uniform", with the share `time` of its own, or by what they
+        # cost, "loss_second_moment" (Nichol and Dhariwal 2021), for a joint base model.
+        "time_sampler": "uniform",
         "time": {"focus": 0.0, "low": 0, "high": 0},
         "log_every": 20,
         "save_every": 250,
@@ -99,6 +102,8 @@ def _sample() -> dict:
             "on_odd_rate": "error",  # too low a rate: or "keep" (fill up), or "skip"
         },
         "discriminator_weights": "",  # other than config.weights.discriminator
+        # Whether weights may be used that were trained with other schedules than config.schedules.
+        "force_schedule": False,
         # Each variant overrides the settings above; all start from the same noise.
         "variants": {
             "independent": {},

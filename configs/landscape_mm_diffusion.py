@@ -114,5 +114,6 @@ def joint_training() -> dict[str, Any]:
         "b2": 0.999,
         "ema_decay": 0.9999,
         "max_weight": None,  # every level's error of eps counts alike
+        "time_sampler": "uniform",
         "time": {"focus": 0.0, "low": 0, "high": 0},
     }

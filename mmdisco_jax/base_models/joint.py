@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.base_models.mm_diffusion_spec import draw_shifts
-from mmdisco_jax.process.predictions import convert
+from mmdisco_jax.process.predictions import convert, split_variance
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, Cond
 
@@ -42,10 +42,18 @@ class JointModel:
         return self._eps(out, x_t, t)
 
     def training_eps(self, x_t: AV, t: Array, key: Array) -> AV:
-        """eps with the randomness of training: one shift per block for the batch, and dropout."""
+        """eps with the randomness of training: one shift per block for the batch, and dropout.
+
+        With a network that has `learn_sigma`, [b ... 2c]: eps, and then the variance in its range.
+        """
         shift_key, dropout_key = jax.random.split(key)
         shifts = self._shifts(shift_key, x_t)
-        return self._eps(self.network(x_t, t, shifts=shifts, dropout_key=dropout_key), x_t, t)
+        out = self.network(x_t, t, shifts=shifts, dropout_key=dropout_key)
+        eps = self._eps(out, x_t, t)
+        if not self.network.spec.learn_sigma:
+            return eps
+        variance = {m: split_variance(out[m], x)[1] for m, x in x_t.items()}
+        return {m: jnp.concatenate([eps[m], variance[m]], axis=-1) for m in eps}
 
     def _shifts(self, key: Array, x_t: AV) -> Array:
         return draw_shifts(self.network.spec, key, x_t["video"].shape[1])

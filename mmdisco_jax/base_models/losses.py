@@ -2,11 +2,20 @@
 """The losses of base models: noise prediction, of one modality or of both."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise, noisy
+from mmdisco_jax.base_models.variational import variational_bound
+from mmdisco_jax.process.noising import (
+    LevelSampler,
+    TimeSampler,
+    add_noise,
+    draw_noise,
+    noisy,
+)
+from mmdisco_jax.process.predictions import split_variance
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array
 
@@ -60,32 +69,50 @@ def joint_noise_prediction(
     x0: AV,
     key: Array,
     schedules: Mapping[str, Schedule],
-    time_sampler: TimeSampler,
+    time_sampler: LevelSampler,
+    history: Any = None,
     *,
     max_weight: float | None = None,
+    learned_variance: bool = False,
     num_bins: int = 10,
-) -> tuple[Array, dict[str, Array]]:
+) -> tuple[Array, dict[str, Array], Any]:
     """The mean square error of eps, summed over modalities (MM-Diffusion, Ruan et al. 2023, eq. 6).
 
-    With `max_weight`, each sample's error is weighted as `noise_prediction` weights it.
+    With `max_weight`, each sample's error is weighted as `noise_prediction` weights it. With
+    `learned_variance` each modality adds its `variational_bound`, times T / 1000 (the official
+    RESCALED_MSE; its plain MSE is the same at T = 1000).
 
     Args:
-      eps_fn: (x_t {m: [b ...]}, t [b], key) -> eps; the level t is common to the modalities.
+      eps_fn: (x_t {m: [b ...]}, t [b], key) -> eps; the level t is common to the modalities. With
+        `learned_variance` [b ... 2c], eps and then the variance in its range.
       x0: clean pairs {m: [b ...]}.
+      history: the time sampler's.
       num_bins: noise-level bins of the logged error `eps_error_<m>/<bin>` (an empty bin is nan).
+
+    Returns:
+      The loss; metrics, of which `loss_<m>` sum to the loss and `vb_<m>` is the bound's part of it;
+      the history with this batch's losses, which are those before the time sampler's weights.
     """
     key_t, key_noise, key_model = jax.random.split(key, 3)
-    t = time_sampler(key_t, next(iter(x0.values())).shape[0])
+    batch = next(iter(x0.values())).shape[0]
+    t, weights = time_sampler.draw(history, key_t, batch)
     eps = draw_noise(key_noise, x0)
     predicted = eps_fn(add_noise(x0, eps, t, schedules), t, key_model)
     level = t * num_bins // time_sampler.num_timesteps
     one_hot = (level[:, None] == jnp.arange(num_bins)).astype(jnp.float32)
-    total, metrics = jnp.zeros(()), {}
+    total, metrics, losses = jnp.zeros(()), {}, jnp.zeros(batch)
     for m in sorted(x0):
-        error = jnp.square(predicted[m] - eps[m]).mean(tuple(range(1, eps[m].ndim)))
+        out, v = split_variance(predicted[m], x0[m]) if learned_variance else (predicted[m], None)
+        error = jnp.square(out - eps[m]).mean(tuple(range(1, eps[m].ndim)))
         by_level = (one_hot * error[:, None]).sum(0) / one_hot.sum(0)
-        loss = (error * _eps_weight(schedules[m], t, max_weight)).mean()
-        total += loss
-        metrics |= {f"loss_{m}": loss}
+        loss = error * _eps_weight(schedules[m], t, max_weight)
+        if v is not None:
+            bound = variational_bound(x0[m], out - eps[m], v, t, schedules[m])
+            bound *= schedules[m].num_timesteps / 1000
+            loss += bound
+            metrics[f"vb_{m}"] = (weights * bound).mean()
+        losses += loss
+        metrics[f"loss_{m}"] = (weights * loss).mean()
         metrics |= {f"eps_error_{m}/{i}": by_level[i] for i in range(num_bins)}
-    return total, metrics
+        total += metrics[f"loss_{m}"]
+    return total, metrics, time_sampler.update(history, t, losses)

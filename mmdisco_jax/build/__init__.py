@@ -10,6 +10,7 @@ from mmdisco_jax.build.data import (
     training_examples,
     window,
 )
+from mmdisco_jax.build.levels import loss_memory
 from mmdisco_jax.build.models import (
     base_digests,
     base_model,
@@ -21,6 +22,7 @@ from mmdisco_jax.build.models import (
     pair_model,
     sample_shapes,
 )
+from mmdisco_jax.build.provenance import schedule_record
 from mmdisco_jax.build.sampling import (
     clip_spec,
     discriminator_params,
@@ -65,10 +67,12 @@ __all__ = [
     "latents_key",
     "log_ratio_fn",
     "loop",
+    "loss_memory",
     "optimizer",
     "pair_model",
     "sample_shapes",
     "sampler",
+    "schedule_record",
     "schedules",
     "start_params",
     "training_examples",

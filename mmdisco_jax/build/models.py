@@ -11,6 +11,7 @@ from flax import nnx
 
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.joint import JOINT, JointModel
+from mmdisco_jax.build.provenance import check_schedules
 from mmdisco_jax.build.sections import Config, named, schedules
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
@@ -50,11 +51,15 @@ def sample_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def bases(config: Config) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:
-    """The frozen base models: graph definitions, and parameters from the config's weight files."""
+    """The frozen base models: graph definitions, and parameters from the config's weight files.
+
+    ValueError if a file does not fit, or was trained with other schedules (`check_schedules`).
+    """
     graphdefs, params = {}, {}
     for m in config.bases:
         graphdefs[m], init = base_model(config, m)
         params[m] = load_weights(config.weights[m], jax.eval_shape(init, jax.random.key(0)))
+        check_schedules(config, config.weights[m])
     return graphdefs, params
 
 

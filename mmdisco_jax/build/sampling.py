@@ -18,6 +18,7 @@ from mmdisco_jax.build.models import (
     log_ratio_fn,
     sample_shapes,
 )
+from mmdisco_jax.build.provenance import check_schedules
 from mmdisco_jax.build.sections import Config, named, schedules
 from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
 from mmdisco_jax.inputs.media import ClipSpec
@@ -160,6 +161,7 @@ def discriminator_params(config: Config, variant: str) -> Any:
     graphdef, init = discriminator(config)
     path = settings.discriminator_weights or config.weights.discriminator
     params = load_weights(path, jax.eval_shape(init, jax.random.key(0)))
+    check_schedules(config, path)
     if hasattr(nnx.merge(graphdef, params), "on_bases"):
         check_bases(path, base_digests(config.weights, config.bases))
     return params

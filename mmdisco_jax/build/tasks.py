@@ -9,6 +9,7 @@ from flax import nnx
 
 from mmdisco_jax.base_models.joint import JOINT
 from mmdisco_jax.base_models.losses import joint_noise_prediction, noise_prediction
+from mmdisco_jax.build.levels import level_sampler, uniform_levels
 from mmdisco_jax.build.models import (
     base_digests,
     base_model,
@@ -25,12 +26,15 @@ from mmdisco_jax.inputs.cache import open_cache, read_cache
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.training.loop import LoopSpec
 from mmdisco_jax.training.optimizer import adam
-from mmdisco_jax.training.state import LossFn
+from mmdisco_jax.training.state import LossFn, RememberingLossFn
 from mmdisco_jax.training.weights import load_weights
 
 
-def training_task(config: Config) -> tuple[LossFn, Any, Any]:
-    """What `config.train.target` names: (loss over raw batches, initialiser, frozen parameters)."""
+def training_task(config: Config) -> tuple[LossFn | RememberingLossFn, Any, Any]:
+    """What `config.train.target` names: (loss over raw batches, initialiser, frozen parameters).
+
+    The loss is one with a memory where `loss_memory` gives the first.
+    """
     target = config.train.target
     if target == "discriminator":
         loss_fn, init, frozen = discriminator_loss(config)
@@ -43,13 +47,13 @@ def training_task(config: Config) -> tuple[LossFn, Any, Any]:
     return loss_fn, init, frozen
 
 
-def base_loss(config: Config, modality: str) -> tuple[LossFn, Any]:
+def base_loss(config: Config, modality: str) -> tuple[LossFn | RememberingLossFn, Any]:
     """The loss of one base model over raw batches, and its initialiser."""
     if modality == JOINT:
         return joint_loss(config)
     graphdef, init = base_model(config, modality)
     schedule, encode = schedules(config)[modality], encoders(config)[modality]
-    sampler = TimeSampler(num_timesteps=schedule.num_timesteps, **config.train.time.to_dict())
+    sampler = uniform_levels(config, schedule.num_timesteps)
     max_weight = config.train.max_weight
 
     def loss_fn(params, frozen, batch, key, step):
@@ -61,23 +65,33 @@ def base_loss(config: Config, modality: str) -> tuple[LossFn, Any]:
     return loss_fn, init
 
 
-def joint_loss(config: Config) -> tuple[LossFn, Any]:
+def joint_loss(config: Config) -> tuple[LossFn | RememberingLossFn, Any]:
     """The loss of a joint base model over raw batches, and its initialiser."""
     graphdef, init = base_model(config, JOINT)
     noise, encode = schedules(config), encoders(config)
-    levels = next(iter(noise.values())).num_timesteps
-    sampler = TimeSampler(num_timesteps=levels, **config.train.time.to_dict())
-    max_weight = config.train.max_weight
+    sampler = level_sampler(config)
+    options = {
+        "max_weight": config.train.max_weight,
+        "learned_variance": config.bases[JOINT].learn_sigma,
+    }
 
-    def loss_fn(params, frozen, batch, key, step):
-        del frozen, step
+    def terms(params, batch, key, history):
         model = base_models(config, {JOINT: graphdef}, {JOINT: params})[JOINT]
         x0 = {m: encode[m](batch[m]) for m in encode}
         return joint_noise_prediction(
-            model.training_eps, x0, key, noise, sampler, max_weight=max_weight
+            model.training_eps, x0, key, noise, sampler, history, **options
         )
 
-    return loss_fn, init
+    def plain(params, frozen, batch, key, step):
+        del frozen, step
+        return terms(params, batch, key, None)[:2]
+
+    def remembering(params, frozen, batch, key, step, history):
+        del frozen, step
+        loss, metrics, history = terms(params, batch, key, history)
+        return loss, metrics | {"full_levels": history.full().mean()}, history
+
+    return plain if isinstance(sampler, TimeSampler) else remembering, init
 
 
 def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
@@ -87,7 +101,7 @@ def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
     train = config.train
     spec = ObjectiveSpec(**train.objective.to_dict())
     levels = next(iter(noise.values())).num_timesteps
-    sampler = TimeSampler(num_timesteps=levels, **train.time.to_dict())
+    sampler = uniform_levels(config, levels)
     # Cross-entropy of the noisy pairs themselves needs no base model.
     model = nnx.merge(graphdef, jax.eval_shape(init, jax.random.key(0)))
     needs_bases = bool(spec.denoising_weight) or hasattr(model, "on_bases")

@@ -50,8 +50,8 @@ def _made_by(config: Config) -> dict:
     settings = json.loads(
         build.variant_settings(config, config.fakes.variant).to_json_best_effort()
     )
-    # How many, and how they are shown, does not decide what they are.
-    for name in ("num_samples", "num_media"):
+    # How many, how they are shown and what is allowed does not decide what they are.
+    for name in ("num_samples", "num_media", "force_schedule"):
         settings.pop(name)
     return {
         "weights": build.base_digests(config.weights, config.bases),

@@ -57,8 +57,8 @@ def _claim(workdir: Path, config: Config, given: dict[str, Given | None]) -> Non
     """Refuses a folder whose shards another config made."""
     mine = json.loads(config.to_json_best_effort())
     mine = {k: mine[k] for k in ("bases", "discriminator", "guidance", "weights", "sample")}
-    mine["sample"].pop("num_samples")
-    mine["sample"].pop("num_media")
+    for name in ("num_samples", "num_media", "force_schedule"):  # none decides what a sample is
+        mine["sample"].pop(name)
     files = {v: [list(file) for file in one.files] for v, one in given.items() if one}
     mine |= {"conditions": files} if files else {}
     note = workdir / "made_by.json"

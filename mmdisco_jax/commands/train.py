@@ -25,10 +25,12 @@ from mmdisco_jax.training.weights import save_weights
 
 # These sections make a run what it is; others may change between two halves of it ...
 _IDENTITY = ("seed", "data", "schedules", "codecs", "bases", "discriminator", "weights", "train")
-# ... and so may these keys, which say where and when things are written, not what is learnt.
+# ... and so may these keys, most of which say where and when things are written.
 _FREE = (
     *("data.dir", "data.in_memory", "data.num_workers", "data.prepare_workers"),
     *("train.log_every", "train.save_every", "train.keep", "train.restore"),
+    # Younger than some checkpoints; another choice does not fit the state, and is refused so.
+    "train.time_sampler",
 )
 
 
@@ -65,6 +67,7 @@ def _train(config: Any, workdir: Path) -> None:
         seed=config.seed,
         start=build.start_params(config, init),
         num_microbatches=config.train.num_microbatches,
+        memory=build.loss_memory(config),
     )
     source = build.training_examples(config)
     with Checkpoints(workdir / "checkpoints", resolved, keep=config.train.keep) as checkpoints:
@@ -79,7 +82,7 @@ def _train(config: Any, workdir: Path) -> None:
             free=(*_FREE, *(name for name in resolved if name not in _IDENTITY)),
             records=lambda position, n: _records(config, len(source), position, n),
         )
-    _finish(state, resolved, mesh, workdir)
+    _finish(state, config, mesh, workdir)
 
 
 def _batches(config: Any, source: Any, window: WindowSize | None = None) -> Any:
@@ -117,26 +120,27 @@ def _records(config: Any, num_records: int, position: Any, n: int) -> list[int]:
     return batch["audio"][:, 0].tolist()
 
 
-def _finish(state: TrainState, config: dict[str, Any], mesh: Mesh, workdir: Path) -> None:
+def _finish(state: TrainState, config: Any, mesh: Mesh, workdir: Path) -> None:
     """Writes what the run leaves for others: weights, config and report."""
     gather = jax.jit(lambda tree: tree, out_shardings=parallel.replicated(mesh))
     ema = jax.device_get(gather(state.ema))
     if jax.process_index():
         return
-    text = json.dumps(config, indent=1, sort_keys=True)
+    text = json.dumps(json.loads(config.to_json()), indent=1, sort_keys=True)
     metadata = {
         "config": text,
-        "target": config["train"]["target"],
-        "seed": str(config["seed"]),
+        "target": config.train.target,
+        "schedules": build.schedule_record(config),
+        "seed": str(config.seed),
         "step": str(int(state.step)),
         "commit": _commit(),
     }
-    if config["train"]["target"] not in config["bases"]:
-        metadata["bases"] = json.dumps(build.base_digests(config["weights"], config["bases"]))
-    dtype = config["train"]["weights_dtype"]
+    if config.train.target not in config.bases:
+        metadata["bases"] = json.dumps(build.base_digests(config.weights, config.bases))
+    dtype = config.train.weights_dtype
     save_weights(workdir / "weights.safetensors", ema, metadata, dtype=dtype)
     write_bytes(workdir / "config.json", text.encode())
-    write_report(workdir / "report.png", read_metrics(workdir), title=config["train"]["target"])
+    write_report(workdir / "report.png", read_metrics(workdir), title=config.train.target)
 
 
 def _commit() -> str:

@@ -3,6 +3,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,25 @@ import jax.numpy as jnp
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array
+
+
+class LevelSampler(Protocol):
+    """Draws noise levels, perhaps by what it keeps of earlier losses: its history, or None."""
+
+    @property
+    def num_timesteps(self) -> int: ...
+
+    def init(self) -> Any:
+        """The history before the first loss."""
+        ...
+
+    def draw(self, history: Any, key: Array, batch_size: int) -> tuple[Array, Array]:
+        """Levels int32 [b] in 0..T-1, and their samples' weights in the loss [b]."""
+        ...
+
+    def update(self, history: Any, t: Array, losses: Array) -> Any:
+        """The history with the losses [b] of levels t [b]."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +62,16 @@ class TimeSampler:
             return t
         focused = jax.random.randint(narrow, (batch_size,), self.low, self.high)
         return jnp.where(jax.random.uniform(pick, (batch_size,)) < self.focus, focused, t)
+
+    # The rest of a LevelSampler: one that learns nothing from the losses, and weighs none.
+    def init(self) -> None:
+        return None
+
+    def draw(self, history: None, key: Array, batch_size: int) -> tuple[Array, Array]:
+        return self(key, batch_size), jnp.ones(batch_size)
+
+    def update(self, history: None, t: Array, losses: Array) -> None:
+        return None
 
 
 def draw_noise(key: Array, x0: AV) -> AV:

@@ -19,6 +19,17 @@ def per_sample(value: Array, like: Array) -> Array:
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
+def split_variance(prediction: Array, x: Array) -> tuple[Array, Array]:
+    """Noise and variance halves, [b ... c] each, of a learned-variance model's [b ... 2c]."""
+    channels = x.shape[-1]
+    if prediction.shape != (*x.shape[:-1], 2 * channels):
+        raise ValueError(
+            f"a model with a learned variance predicts twice the channels of x {x.shape}, got "
+            f"{prediction.shape}: use a fixed variance for a model of the noise alone."
+        )
+    return prediction[..., :channels], prediction[..., channels:]
+
+
 def convert(
     prediction: Array, source: str, target: str, x_t: Array, alpha: Array, sigma: Array
 ) -> Array:

@@ -6,6 +6,7 @@ Tables are made in double precision and only their final values are rounded to f
 """
 
 import dataclasses
+import hashlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +40,11 @@ class Schedule:
     @property
     def num_timesteps(self) -> int:
         return len(self.abar)
+
+    def digest(self) -> str:
+        """SHA-256 of the levels, rounded so that a last bit of double precision changes nothing."""
+        rounded = np.stack([self.abar, 1 - self.abar]).astype("<f4")
+        return hashlib.sha256(rounded.tobytes()).hexdigest()
 
     def alpha(self, t: Array) -> Array:
         """sqrt(abar(t)), of t's shape; float32 for integer t, else in t's precision."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from mmdisco_jax.process.predictions import per_sample
+from mmdisco_jax.process.predictions import per_sample, split_variance
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers.grids import TimeGrid
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn
@@ -77,17 +77,6 @@ def limited(x0: Array, clip: float | None, quantile: float | None = None) -> Arr
     spread = jnp.quantile(jnp.abs(x0).reshape(len(x0), -1), quantile, axis=1)
     spread = per_sample(jnp.maximum(spread, clip), x0)
     return jnp.clip(x0, -spread, spread) * (clip / spread)
-
-
-def split_variance(prediction: Array, x: Array) -> tuple[Array, Array]:
-    """Noise and variance halves, [b ... c] each, of a learned-variance model's [b ... 2c]."""
-    channels = x.shape[-1]
-    if prediction.shape != (*x.shape[:-1], 2 * channels):
-        raise ValueError(
-            f"a model with a learned variance predicts twice the channels of x {x.shape}, got "
-            f"{prediction.shape}: use a fixed variance for a model of the noise alone."
-        )
-    return prediction[..., :channels], prediction[..., channels:]
 
 
 def noise_only(denoise: DenoiseFn) -> DenoiseFn:

@@ -6,6 +6,8 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from mmdisco_jax.process.posterior import posterior
+from mmdisco_jax.process.predictions import split_variance
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers.api import (
     Row,
@@ -14,7 +16,6 @@ from mmdisco_jax.samplers.api import (
     check_clip,
     levels,
     predict_x0,
-    split_variance,
 )
 from mmdisco_jax.samplers.grids import TimeGrid
 from mmdisco_jax.types import Array
@@ -56,15 +57,15 @@ class DDPM:
             before = np.asarray(timesteps) - self.stride
             after = np.where(before >= 0, schedule.abar[np.maximum(before, 0)], 1.0)
             noisy = np.asarray(timesteps) > 0
-        beta = 1 - now / after
-        small = np.maximum((1 - after) / (1 - now) * beta, 1e-20)
-        chosen = beta if self.variance == "fixed_large" else small
+        q = posterior(now, after)
+        small = np.maximum(q.small, 1e-20)
+        chosen = q.large if self.variance == "fixed_large" else small
         return alpha_sigma(now, after) | {
-            "from_x0": np.sqrt(after) * beta / (1 - now),
-            "from_x": np.sqrt(now / after) * (1 - after) / (1 - now),
+            "from_x0": q.from_x0,
+            "from_x": q.from_x,
             "spread": np.where(noisy, np.sqrt(chosen), 0.0),
             # Half the logarithm of large / small: spread e^(0 to this) is the learned range.
-            "range": np.where(noisy, 0.5 * np.log(beta / small), 0.0),
+            "range": np.where(noisy, 0.5 * np.log(q.large / small), 0.0),
         }
 
     def init(self, x: Array) -> None:

@@ -14,7 +14,13 @@ from jax.sharding import Mesh
 from mmdisco_jax import parallel
 from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import LoopSpec, fit
-from mmdisco_jax.training.state import LossFn, TrainState, init_state, make_step
+from mmdisco_jax.training.state import (
+    LossFn,
+    RememberingLossFn,
+    TrainState,
+    init_state,
+    make_step,
+)
 from mmdisco_jax.types import Array, Params
 
 
@@ -23,10 +29,10 @@ class Task:
     """What is learnt: loss, key -> initial parameters, frozen parameters, optimizer, averaging.
 
     `seed` draws the initial parameters, unless `start` gives them, and `seed + 1` all randomness of
-    the steps. `num_microbatches` as of `make_step`.
+    the steps. `num_microbatches` as of `make_step`. `memory` is the first of a RememberingLossFn.
     """
 
-    loss_fn: LossFn
+    loss_fn: LossFn | RememberingLossFn
     init: Callable[[Array], Params]
     frozen: Params
     optimizer: optax.GradientTransformation
@@ -34,6 +40,7 @@ class Task:
     seed: int
     start: Params | None = None
     num_microbatches: int = 1
+    memory: Any = None
 
 
 def train(
@@ -61,7 +68,8 @@ def train(
     """
 
     def make(key: Array, start: Params | None) -> TrainState:
-        return init_state(task.init(key) if start is None else start, task.optimizer)
+        params = task.init(key) if start is None else start
+        return init_state(params, task.optimizer, task.memory)
 
     abstract = jax.eval_shape(make, jax.random.key(task.seed), task.start)
     shardings = parallel.tree_shardings(abstract, mesh)
