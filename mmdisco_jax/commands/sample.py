@@ -16,6 +16,7 @@ from tqdm import tqdm
 from mmdisco_jax import build, parallel
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.compile_clock import CompileClock
+from mmdisco_jax.commands.upscale import enlarger
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
 from mmdisco_jax.export.convert import waveform_to_int16
@@ -50,7 +51,10 @@ def run(config: Config, workdir: Path) -> None:
 def _claim(workdir: Path, config: Config) -> None:
     """Refuses a folder whose shards another config made."""
     mine = json.loads(config.to_json_best_effort())
-    mine = {k: mine[k] for k in ("bases", "discriminator", "guidance", "weights", "sample")}
+    made_by = ["bases", "discriminator", "guidance", "weights", "sample"]
+    if config.super_resolution:
+        made_by.append("super_resolution")
+    mine = {k: mine[k] for k in made_by}
     mine["sample"].pop("num_samples")
     mine["sample"].pop("num_media")
     note = workdir / "made_by.json"
@@ -71,6 +75,7 @@ def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any
     codecs = build.codecs(config)
     programs = build.sampler(config, variant)
     disc_params = build.discriminator_params(config, variant)
+    enlarge = enlarger(config)
     base_params, disc_params, indices = _placed(base_params, disc_params, size)
     start = time.perf_counter()
     with CompileClock() as clock:
@@ -86,7 +91,9 @@ def _sample_variant(config: Config, folder: Path, variant: str, base_params: Any
                 "video": codecs["video"].decode(latents["video"]),
                 "audio": waveform_to_int16(codecs["audio"].decode(latents["audio"])),
             }
-            write_shard(folder, first, {m: x[: total - first] for m, x in clips.items()})
+            clips = {m: x[: total - first] for m, x in clips.items()}
+            clips["video"] = enlarge(clips["video"], first + np.arange(len(clips["video"])))
+            write_shard(folder, first, clips)
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
 
 
