@@ -179,6 +179,8 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         "taps": 5,
         "fusion": "products",
     }
+    # A network that enlarges the samples, as in configs/super_resolution.py; {} for none.
+    config.super_resolution = {}
     config.guidance = {"log_ratio": "logit"}
     config.weights = {
         "video": "mmdisco_jax/weights/bounce_video.safetensors",

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from mmdisco_jax.base_models.image_unet import ImageUNet, ImageUNetSpec
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn
 
+# (x_t [b h w c], t [b]) -> what the network says of them.
+Predict = Callable[[Array, Array], Array]
+
 # Both released files, AIST++_SR and Landscape_SR, have this shape.
 PRESETS = {
     "sr64to256": ImageUNetSpec(
@@ -73,3 +76,34 @@ def frame_denoiser(model: Callable[..., Array], modality: str = "video") -> Deno
         return {modality: eps.reshape(clip.shape)}
 
     return denoise
+
+
+def picture_loss(
+    model: Callable[..., Array],
+    high: Array,
+    low: Array,
+    key: Array,
+    criterion: Callable[[Predict, Array, Array], tuple[Array, dict[str, Array]]],
+) -> tuple[Array, dict[str, Array]]:
+    """The loss of a network on pictures beside small ones.
+
+    Args:
+      model: as `SuperResolution`.
+      high: [b h w c] in [-1, 1]; low: [b h' w' c].
+      key: of the noise and of the dropout.
+      criterion: (predict, high, key) -> (loss, metrics), where predict gives all of the network's
+        channels: `noise_half` for a loss of the noise alone, such as `losses.noise_prediction`.
+        The variance half of the output then learns nothing; one that is to be used, by DDPM, needs
+        a criterion with a term for it. DDIM does not use it.
+    """
+    noise_key, dropout_key = jax.random.split(key)
+
+    def predict(x_t: Array, t: Array) -> Array:
+        return model(x_t, t, low, key=dropout_key)
+
+    return criterion(predict, high, noise_key)
+
+
+def noise_half(predict: Predict) -> Predict:
+    """Of a network's channels those of the noise: as many as x_t has, the first."""
+    return lambda x_t, t: predict(x_t, t)[..., : x_t.shape[-1]]

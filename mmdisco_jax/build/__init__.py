@@ -42,8 +42,17 @@ from mmdisco_jax.build.tasks import (
     start_params,
     training_task,
 )
+from mmdisco_jax.build.upscaling import (
+    SUPER_RESOLUTION,
+    super_resolution,
+    super_resolution_loss,
+    super_resolution_model,
+    super_resolution_pairs,
+    super_resolution_params,
+)
 
 __all__ = [
+    "SUPER_RESOLUTION",
     "Config",
     "base_digests",
     "base_loss",
@@ -75,6 +84,11 @@ __all__ = [
     "schedule_record",
     "schedules",
     "start_params",
+    "super_resolution",
+    "super_resolution_loss",
+    "super_resolution_model",
+    "super_resolution_pairs",
+    "super_resolution_params",
     "training_examples",
     "training_task",
     "variant_names",

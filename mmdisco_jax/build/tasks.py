@@ -20,6 +20,7 @@ from mmdisco_jax.build.models import (
     pair_model,
 )
 from mmdisco_jax.build.sections import Config, encoders, schedules
+from mmdisco_jax.build.upscaling import SUPER_RESOLUTION, super_resolution_loss
 from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
 from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.inputs.cache import open_cache, read_cache
@@ -41,8 +42,11 @@ def training_task(config: Config) -> tuple[LossFn | RememberingLossFn, Any, Any]
     elif target in config.bases:
         loss_fn, init = base_loss(config, target)
         frozen = None
+    elif target == SUPER_RESOLUTION:
+        loss_fn, init = super_resolution_loss(config)
+        frozen = None
     else:
-        known = ", ".join(["discriminator", *config.bases])
+        known = ", ".join(["discriminator", SUPER_RESOLUTION, *config.bases])
         raise ValueError(f"unknown training target {target!r}: choose one of {known}.")
     return loss_fn, init, frozen
 

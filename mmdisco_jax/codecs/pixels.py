@@ -17,26 +17,36 @@ class Pixels:
     patch: side of the squares whose pixels become the channels of one position (space to depth): a
       model then has patch^2 times fewer positions to look at, and loses nothing. It must divide h
       and w; 1 leaves the frames as they are.
+    shrink: the frames are first made that many times smaller, by the mean of squares; `decode`
+      leaves them small. For a model whose samples super-resolution enlarges. Must divide, too.
     """
 
     patch: int = 1
+    shrink: int = 1
 
     def __post_init__(self):
-        if self.patch < 1:
-            raise ValueError(f"the patch of pixels is {self.patch}, but must be at least 1.")
+        for name in ("patch", "shrink"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"the {name} of pixels is {getattr(self, name)}, but must be at least 1."
+                )
 
     def encode(self, frames: Array) -> Array:
         x = jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
-        p, (b, f, h, w, c) = self.patch, x.shape
-        if p == 1:
-            return x
-        if h % p or w % p:
+        h, w = x.shape[2:4]
+        side = self.patch * self.shrink
+        if h % side or w % side:
             raise ValueError(
-                f"frames of {h} x {w} pixels cannot be cut into patches of {p}: the patch must "
-                "divide both sides; change config.codecs.video.patch or the size of the frames."
+                f"frames of {h} x {w} pixels cannot be cut into squares of {side}: patch * shrink "
+                f"({self.patch} * {self.shrink}) must divide both sides; change them in "
+                "config.codecs.video, or the size of the frames."
             )
-        squares = x.reshape(b, f, h // p, p, w // p, p, c).swapaxes(3, 4)
-        return squares.reshape(b, f, h // p, w // p, p * p * c)
+        if self.shrink > 1:
+            x = _squares(x, self.shrink).mean((4, 5))
+        if self.patch == 1:
+            return x
+        squares = _squares(x, self.patch)
+        return squares.reshape(*squares.shape[:4], -1)
 
     def decode(self, x: ArrayLike) -> np.ndarray:
         """Values outside [-1, 1] are clipped."""
@@ -44,3 +54,9 @@ class Pixels:
         p, (b, f, h, w, c) = self.patch, pixels.shape
         squares = pixels.reshape(b, f, h, w, p, p, c // p**2).swapaxes(3, 4)
         return squares.reshape(b, f, h * p, w * p, c // p**2)
+
+
+def _squares(x: Array, side: int) -> Array:
+    """[b f h w c] -> [b f h/side w/side side side c]."""
+    b, f, h, w, c = x.shape
+    return x.reshape(b, f, h // side, side, w // side, side, c).swapaxes(3, 4)

@@ -89,7 +89,9 @@ def _training(config: Config) -> dict[str, float]:
     """Median seconds of a compiled training step on noise, `bench.batch_size` pairs."""
     function, (state, frozen, batch, key) = training_step(config)
     _, init, _ = build.training_task(config)
-    state = jax.jit(lambda p: init_state(p, build.optimizer(config)))(init(jax.random.key(0)))
+    memory = build.loss_memory(config)
+    start_state = jax.jit(lambda p: init_state(p, build.optimizer(config), memory))
+    state = start_state(init(jax.random.key(0)))
     batch = {m: jnp.ones(x.shape, x.dtype) for m, x in batch.items()}
     compiled = function.lower(state, frozen, batch, key).compile()
     seconds = []

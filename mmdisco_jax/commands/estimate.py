@@ -36,7 +36,7 @@ def training_step(config: Config) -> tuple[Any, tuple]:
         num_microbatches=config.train.num_microbatches,
     )
     params = jax.eval_shape(init, jax.random.key(0))
-    state = jax.eval_shape(lambda p: init_state(p, optimizer), params)
+    state = jax.eval_shape(lambda p: init_state(p, optimizer, build.loss_memory(config)), params)
     return jax.jit(step, donate_argnums=0), (state, frozen, raw_batch(config), jax.random.key(0))
 
 

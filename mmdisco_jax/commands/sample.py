@@ -16,6 +16,7 @@ from mmdisco_jax import build, parallel
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.compile_clock import CompileClock
 from mmdisco_jax.commands.conditions import Given, read_given
+from mmdisco_jax.commands.upscale import enlarger
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
 from mmdisco_jax.export.convert import waveform_to_int16
@@ -56,7 +57,10 @@ def run(config: Config, workdir: Path) -> None:
 def _claim(workdir: Path, config: Config, given: dict[str, Given | None]) -> None:
     """Refuses a folder whose shards another config made."""
     mine = json.loads(config.to_json_best_effort())
-    mine = {k: mine[k] for k in ("bases", "discriminator", "guidance", "weights", "sample")}
+    made_by = ["bases", "discriminator", "guidance", "weights", "sample"]
+    if config.super_resolution:
+        made_by.append("super_resolution")
+    mine = {k: mine[k] for k in made_by}
     for name in ("num_samples", "num_media", "force_schedule"):  # none decides what a sample is
         mine["sample"].pop(name)
     files = {v: [list(file) for file in one.files] for v, one in given.items() if one}
@@ -80,6 +84,7 @@ def _sample_variant(
         return {}
     codecs = build.codecs(config)
     programs = build.sampler(config, variant)
+    enlarge = enlarger(config)
     weights = (base_params, build.discriminator_params(config, variant))
     weights, cut = _placed(weights, size)
 
@@ -101,9 +106,13 @@ def _sample_variant(
                 "video": codecs["video"].decode(latents["video"]),
                 "audio": waveform_to_int16(codecs["audio"].decode(latents["audio"])),
             }
+            kept = numbers[numbers < total]
+            clips = {m: x[: len(kept)] for m, x in clips.items()}
             if given:
-                clips = given.put(clips, numbers)
-            write_shard(folder, first, {m: x[: total - first] for m, x in clips.items()})
+                clips = given.put(clips, kept)
+            if not given or given.modality != "video":
+                clips["video"] = enlarge(clips["video"], kept)
+            write_shard(folder, first, clips)
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
 
 

@@ -73,19 +73,36 @@ def _train(config: Any, workdir: Path) -> None:
     with Checkpoints(workdir / "checkpoints", resolved, keep=config.train.keep) as checkpoints:
         state = train(
             task,
-            _batches(config, source, build.window(config, source)),
+            _batches(
+                config,
+                source,
+                build.window(config, source),
+                build.super_resolution_pairs(config),
+            ),
             build.loop(config),
             mesh,
             workdir,
             checkpoints,
             restore=str(config.train.restore),
-            free=(*_FREE, *(name for name in resolved if name not in _IDENTITY)),
+            free=_free(resolved),
             records=lambda position, n: _records(config, len(source), position, n),
         )
     _finish(state, config, mesh, workdir)
 
 
-def _batches(config: Any, source: Any, window: WindowSize | None = None) -> Any:
+def _free(config: dict[str, Any]) -> tuple[str, ...]:
+    """The config's keys that may change between two halves of a run."""
+    sections = [name for name in config if name not in _IDENTITY]
+    if config["train"]["target"] != build.SUPER_RESOLUTION:
+        return (*_FREE, *sections)
+    sections.remove("super_resolution")
+    uses = ("weights", "sampler", "respacing", "frames_per_batch")
+    return (*_FREE, *sections, *(f"super_resolution.{name}" for name in uses))
+
+
+def _batches(
+    config: Any, source: Any, window: WindowSize | None = None, draw: Any | None = None
+) -> Any:
     """The iterator over this process's rows of the batches."""
     return make_train_iterator(
         source,
@@ -95,6 +112,7 @@ def _batches(config: Any, source: Any, window: WindowSize | None = None) -> Any:
         process_count=jax.process_count(),
         flip_probability=build.flip_probability(config),
         window=window,
+        draw=draw,
         num_workers=config.data.num_workers,
     )
 
@@ -135,7 +153,7 @@ def _finish(state: TrainState, config: Any, mesh: Mesh, workdir: Path) -> None:
         "step": str(int(state.step)),
         "commit": _commit(),
     }
-    if config.train.target not in config.bases:
+    if config.train.target == "discriminator":
         metadata["bases"] = json.dumps(build.base_digests(config.weights, config.bases))
     dtype = config.train.weights_dtype
     save_weights(workdir / "weights.safetensors", ema, metadata, dtype=dtype)

@@ -2,8 +2,10 @@
 """Pairs of a sharp and a spoilt small picture, to train super-resolution as MM-Diffusion did."""
 
 import dataclasses
+from typing import Any
 
 import cv2
+import grain
 import numpy as np
 
 from mmdisco_jax.inputs.picture import centred
@@ -76,6 +78,46 @@ def degraded(
     if rng.random() < spec.jpeg_probability:
         low = _jpeg(low, int(rng.integers(*spec.jpeg_quality)))
     return {"high": _signed(high), "low": _signed(low)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DrawnPairs(grain.transforms.RandomMap):
+    """Some frames of a clip, each once at most, as training pairs.
+
+    Which frames, and how each is spoilt, is a function of (seed, position in the stream) alone, so
+    a resumed run draws the same. The official code draws frames, each for itself; so does
+    `frames_per_clip` 1. More of them share the cost of reading a clip.
+    """
+
+    spec: DegradationSpec = OFFICIAL
+    frames_per_clip: int = 1
+
+    def __post_init__(self) -> None:
+        if self.frames_per_clip < 1:
+            raise ValueError(f"frames_per_clip is {self.frames_per_clip}; it must be at least 1.")
+
+    def random_map(self, element: Example, rng: np.random.Generator) -> Any:
+        """{"high": [n H W 3], "low": [n h w 3]}, as `degraded`, from `video` uint8 [f h w 3].
+
+        Raises:
+          ValueError: the clip has fewer frames, or is smaller than `high`: enlarged frames teach a
+            network to enlarge no further.
+        """
+        video, count, size = element["video"], self.frames_per_clip, self.spec.high_size
+        if len(video) < count:
+            raise ValueError(
+                f"a clip of {len(video)} frames cannot give {count}: lower "
+                "config.super_resolution.pairs.frames_per_clip."
+            )
+        if max(video.shape[1:3]) < size:
+            raise ValueError(
+                f"the frames of the clips are {video.shape[1]} x {video.shape[2]} pixels, but "
+                f"config.super_resolution.high_size is {size}: prepare larger clips "
+                "(config.data.options.height and width), or lower it."
+            )
+        chosen = rng.choice(len(video), count, replace=False)
+        pairs = [degraded(video[i], rng, self.spec) for i in chosen]
+        return {name: np.stack([pair[name] for pair in pairs]) for name in ("high", "low")}
 
 
 def letterboxed(frame: np.ndarray, size: int) -> np.ndarray:

@@ -30,6 +30,7 @@ def make_train_iterator(
     process_count: int = 1,
     flip_probability: float = 0.5,
     window: WindowSize | None = None,
+    draw: grain.transforms.RandomMap | None = None,
     num_workers: int = 0,
 ) -> grain.DatasetIterator:
     """Endless iterator of training batches, reshuffled each epoch.
@@ -43,12 +44,13 @@ def make_train_iterator(
       process_count: number of processes that share the batch.
       flip_probability: chance that a clip is mirrored, in [0, 1]; `FLIPS` names some.
       window: a window of this size is drawn from each clip; None takes clips whole.
+      draw: what each clip is turned into at last, such as `degradations.DrawnPairs`.
       num_workers: worker processes that read ahead; 0 reads in threads. The batches are the same.
 
     Returns:
-      A `grain.DatasetIterator` of `{"video": uint8 [b f h w 3], "audio": int16 [b samples]}` with
-      b = batch_size // process_count. `get_state()` before a step and `set_state()` after a
-      restart give the identical rest of the sequence.
+      A `grain.DatasetIterator` of `{"video": uint8 [b f h w 3], "audio": int16 [b samples]}`, or of
+      what `draw` makes of it, with b = batch_size // process_count. `get_state()` before a step and
+      `set_state()` after a restart give the identical rest of the sequence.
 
     Raises:
       ValueError: an argument breaks the rules above, or the source is empty.
@@ -69,6 +71,8 @@ def make_train_iterator(
     if window is not None:  # first: mirroring copies what it is given
         stream = stream.random_map(RandomWindow(size=window))
     stream = stream.random_map(HorizontalFlip(probability=flip_probability))
+    if draw is not None:
+        stream = stream.random_map(draw)
     rows = _Rows(
         stream=stream,
         stride=batch_size,
@@ -123,14 +127,14 @@ class _Rows:
 
 
 def _stack(examples: list[Example]) -> Example:
-    for key in ("video", "audio"):
+    for key in examples[0]:
         shapes = {example[key].shape for example in examples}
         if len(shapes) > 1:
             raise ValueError(
                 f"examples of one batch differ in the shape of {key}: {sorted(shapes)}; every "
                 "record must hold a clip of one size. Prepare the dataset again."
             )
-    return {key: np.stack([example[key] for example in examples]) for key in ("video", "audio")}
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
 def _check(
