@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.joint import JOINT, JointModel
 from mmdisco_jax.build.provenance import check_schedules
-from mmdisco_jax.build.sections import Config, named, schedules
+from mmdisco_jax.build.sections import Config, codecs, named, schedules
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.nn.keys import param_keys
@@ -48,6 +49,17 @@ def sample_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     if JOINT in config.bases:
         return {m: tuple(shape) for m, shape in config.bases[JOINT].sample_shapes.items()}
     return {m: tuple(section.sample_shape) for m, section in config.bases.items()}
+
+
+def clip_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Of a prepared clip of each modality, whose encoding has `sample_shapes`."""
+    shapes = {}
+    for m, codec in codecs(config).items():
+        clip = codec.decode(np.zeros((1, *sample_shapes(config)[m]), np.float32))
+        shapes[m] = clip.shape[1:]
+    frames, height, width, channels = shapes["video"]
+    shrink = config.codecs.video.get("shrink", 1)
+    return shapes | {"video": (frames, shrink * height, shrink * width, channels)}
 
 
 def bases(config: Config) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:

@@ -13,6 +13,7 @@ from mmdisco_jax.build.models import (
     base_model,
     base_models,
     check_bases,
+    clip_shapes,
     denoise_fn,
     discriminator,
     log_ratio_fn,
@@ -111,9 +112,9 @@ def _check_condition(chosen: Config, base_graphs: dict[str, Any], guided: bool) 
         )
 
 
-def clip_spec(config: Config, video_shape: tuple[int, ...]) -> ClipSpec:
-    """What a media file is converted to, for models whose clips have `video_shape` [f h w 3]."""
-    frames, height, width, _ = video_shape
+def clip_spec(config: Config) -> ClipSpec:
+    """What a media file is converted to, for the config's models."""
+    frames, height, width, _ = clip_shapes(config)["video"]
     clip = config.clip
     if frames != round(clip.seconds * clip.fps):
         raise ValueError(

@@ -46,11 +46,10 @@ def read_given(config: Config, variant: str) -> Given | None:
     if not settings.given:
         return None
     codecs, shapes = build.codecs(config), build.sample_shapes(config)
-    frames = codecs["video"].decode(np.zeros((1, *shapes["video"]), np.float32))
     found = read_conditions(
         settings.media,
         settings.given,
-        build.clip_spec(config, frames.shape[1:]),
+        build.clip_spec(config),
         on_short=settings.on_short,
         on_odd_rate=settings.on_odd_rate,
     )
