@@ -154,7 +154,7 @@ class _Tower:
         initial = InitialBlock(
             spec.video_channels, spec.audio_channels, self.width, "1d", rngs=self.rngs
         )
-        blocks = [nnx.List([initial])]
+        blocks: list[nnx.List] = [nnx.List([initial])]
         for level in range(spec.num_levels):
             for _ in range(spec.num_res_blocks):
                 blocks.append(nnx.List(self._stage(self.width, level)))

@@ -5,7 +5,7 @@ Attribute names are those of the official checkpoints. The towers meet only in C
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class Context(NamedTuple):
     dropout_key: Array | None = None
 
 
-def call(block: "SelfAttention | CrossAttentionBlock | ResBlock", policy: str, *args):
+def call(block: "SelfAttention | CrossAttentionBlock | ResBlock", policy: str, *args: Any) -> Any:
     """block(*args), computed again in the backward pass if the REMAT policy says so.
 
     Shift and dropout key are arguments: both passes see the same.

@@ -31,7 +31,7 @@ class Pixels:
                     f"the {name} of pixels is {getattr(self, name)}, but must be at least 1."
                 )
 
-    def encode(self, frames: Array) -> Array:
+    def encode(self, frames: ArrayLike) -> Array:
         x = jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
         h, w = x.shape[2:4]
         side = self.patch * self.shrink

@@ -29,7 +29,7 @@ class Waveform:
         if self.fold < 1:
             raise ValueError(f"a waveform's fold is {self.fold}, but must be at least 1.")
 
-    def encode(self, samples: Array) -> Array:
+    def encode(self, samples: ArrayLike) -> Array:
         x = jnp.asarray(samples, jnp.float32) / (32768.0 * self.scale)
         if x.shape[-1] % self.fold:
             raise ValueError(

@@ -9,7 +9,6 @@ import numpy as np
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.inputs.conditions import read_conditions
-from mmdisco_jax.types import AV
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class Given:
     clips: np.ndarray
     latents: np.ndarray
 
-    def rows(self, indices: np.ndarray) -> AV:
+    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The latents of samples `indices` [b]."""
         return {self.modality: self.latents[indices % len(self.files)]}
 

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +87,7 @@ def test_the_papers_network_dilates_and_crosses_as_measured():
         for block in blocks
         for layer in block
     ]
-    res = [layer for layer in layers if isinstance(layer, ResBlock)]
+    res: list[Any] = [layer for layer in layers if isinstance(layer, ResBlock)]
     down, up = [2, 4, 8, 16, 32, 64, 128, 256, 512, 1, 2], [2, 1, 512, 256, 256, 128, 64, 32]
     dilations = [block.audio_in_layers[2].audio_conv.dilation for block in res]
     assert dilations == [*down, 4, 4, *up, 32, 16, 8, 4, 4, 2, 1]

@@ -102,7 +102,7 @@ def _equations(jaxpr):
 
 
 def test_misfits_are_named():
-    video, audio = _tokens(1, 3)
+    video, audio = map(jnp.asarray, _tokens(1, 3))
     with pytest.raises(ValueError, match="3 audio tokens cannot form 4 segments"):
         random_shift_attention(video, audio, FRAMES, 1)
     with pytest.raises(ValueError, match="4 video tokens are no multiple of 3 frames"):

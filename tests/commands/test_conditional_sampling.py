@@ -130,7 +130,7 @@ def test_other_media_in_the_same_workdir_are_refused(sampled, config, media):
 
 
 def test_half_a_condition_is_refused(config):
-    other = config.copy_and_resolve_references()
+    other: Any = config.copy_and_resolve_references()
     with other.unlocked():
         other.sample.variants = {"half": {"condition": {"given": "video", "media": ""}}}
     with pytest.raises(ValueError, match=r"given='video' and media=''"):

@@ -97,7 +97,7 @@ _ONE = np.zeros((2, 1), np.float32)
 )
 def test_impossible_conditions_are_refused(given, options, message):
     keys, steppers = sample_keys(0, jnp.arange(2)), {m: DDPM() for m in SCHEDULES}
-    held = {m: _ONE for m in given}
+    held = {m: jnp.asarray(_ONE) for m in given}
     with pytest.raises(ValueError, match=message):
         Conditional(
             JOINT, steppers, SCHEDULES, GRID, keyed(keys), given=given, fixed=held, **options

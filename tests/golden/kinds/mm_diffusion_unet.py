@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def spec_of(config: Mapping) -> MMDiffusionSpec:
     other |= {name for name, value in _FIXED.items() if config[name] != value}
     if other:
         raise GoldenError(f"options this project does not have: {sorted(other)}")
-    lists = {
+    lists: dict[str, Any] = {
         name: tuple(int(part) for part in config[name].split(",") if part not in ("", "-1"))
         for name in _LISTS
     }
