@@ -2,6 +2,8 @@
 """The media that `sample` is given one modality by."""
 
 import dataclasses
+import json
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -29,6 +31,20 @@ class Given:
     def put(self, clips: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:
         """Sampled clips, with the given modality as it was given."""
         return clips | {self.modality: self.clips[indices % len(self.files)]}
+
+
+def read_each_given(config: Config, variants: Sequence[str]) -> dict[str, Given | None]:
+    """`read_given` of each variant; what several share is read once."""
+    known: dict[str, Given | None] = {}
+    given = {}
+    for variant in variants:
+        condition = build.variant_settings(config, variant).condition.to_dict()
+        del condition["weight"]
+        key = json.dumps(condition, sort_keys=True)
+        if key not in known:
+            known[key] = read_given(config, variant)
+        given[variant] = known[key]
+    return given
 
 
 def read_given(config: Config, variant: str) -> Given | None:

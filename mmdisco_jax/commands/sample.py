@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mmdisco_jax import build, parallel
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.compile_clock import CompileClock
-from mmdisco_jax.commands.conditions import Given, read_given
+from mmdisco_jax.commands.conditions import Given, read_each_given
 from mmdisco_jax.commands.upscale import enlarger
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
@@ -36,7 +36,7 @@ def run(config: Config, workdir: Path) -> None:
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=1, sort_keys=True)
     _, base_params = build.bases(config)
     names = build.variant_names(config)
-    given = {variant: read_given(config, variant) for variant in names}
+    given = read_each_given(config, names)
     _claim(workdir, config, given)
     timing = {}
     for variant in names:
