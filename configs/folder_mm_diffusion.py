@@ -41,7 +41,7 @@ def get_config(argument: str = ".") -> ml_collections.ConfigDict:
         config.weights.discriminator = "runs/mine/discriminator/weights.safetensors"
         config.discriminator = bounce_mm_diffusion.discriminator()
         if target == "joint":
-            config.train.update(bounce_mm_diffusion.joint_training() | {"batch_size": 8})
+            config.train.update(bounce_mm_diffusion.joint_training())
         else:
             config.train.update(bounce_mm_diffusion.discriminator_training())
         landscape_mm_diffusion.set_sampling(config, bounce_mm_diffusion.sampling())
