@@ -187,7 +187,7 @@ def test_losses_are_weighted_by_the_draw_and_remembered_without_the_weight():
     assert float(weights.max() - weights.min()) > 0.1
     _assert_sum(loss, metrics)
     for m in x0:
-        wanted = np.mean(weights * square)
+        wanted = float(np.mean(weights * square))
         assert float(metrics[f"loss_{m}"]) == pytest.approx(wanted, rel=1e-4)
     for level, loss in zip(t.tolist(), 2 * square, strict=True):
         losses[level] = [losses[level][1], loss]

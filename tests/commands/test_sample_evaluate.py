@@ -165,10 +165,8 @@ def test_weights_of_another_schedule_are_refused_wherever_they_are_read(config, 
     short = config.copy_and_resolve_references()
     short.schedules.audio.num_timesteps = 100
     for name in ("audio", "discriminator"):
-        init = (build.discriminator(config) if name != "audio" else build.base_model(config, name))[
-            1
-        ]
-        params = random_params(jax.eval_shape(init, jax.random.key(0)))
+        make = build.base_model(config, name) if name == "audio" else build.discriminator(config)
+        params = random_params(jax.eval_shape(make[1], jax.random.key(0)))
         other = config.copy_and_resolve_references()
         other.weights[name] = str(tmp_path / f"{name}.safetensors")
         short.train.target = name
