@@ -14,6 +14,7 @@ from mmdisco_jax import build
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.commands import sample, train
 from mmdisco_jax.inputs.prepare import prepare
+from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import read_metrics
 from mmdisco_jax.training.weights import read_metadata
 
@@ -94,6 +95,8 @@ def test_noise_levels_are_drawn_as_the_config_says_or_not_at_all(config):
     uniform.train.time_sampler = "uniform"
     assert build.loss_memory(uniform) is None
     assert build.loss_memory(config).losses.shape == (LEVELS, 10)
+    with pytest.raises(CheckpointError, match=r"memory.losses is .* there and absent here"):
+        train.run(uniform, Path(config.weights.joint).parent)
     focused = config.copy_and_resolve_references()
     focused.train.time.update(focus=0.5, low=10, high=20)
     with pytest.raises(ValueError, match=r"train.time.focus=0.5 is for uniform noise levels"):
