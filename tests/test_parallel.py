@@ -123,6 +123,16 @@ def test_eight_devices_train_as_one(tmp_path, alone):
     assert "[12] rows per process cannot be shared by 8" in (tmp_path / "error").read_text()
 
 
+@pytest.mark.slow
+def test_a_loss_with_a_memory_is_cut_over_devices_too(tmp_path):
+    toy.keep_final(tmp_path, toy.run(tmp_path, remembers=True, num_steps=4))
+    cut, options = tmp_path / "cut", {"remembers": True, "num_steps": 4}
+    cut.mkdir()
+    assert processes.call(toy.run_on_mesh, cut, {"data": 1, "fsdp": 2}, devices=2, **options) == 0
+    assert_agree(cut, tmp_path)
+    assert np.load(cut / "final.npz")["memory.counts"].tolist() == [3] * 4
+
+
 def test_two_processes_train_as_one_and_one_process_can_go_on(tmp_path, alone):
     address, mesh = processes.free_address(), {"data": 2, "fsdp": 1}
     pair = [processes.start(toy.run_on_mesh, tmp_path, mesh, address, 2, i) for i in range(2)]

@@ -64,10 +64,10 @@ class LossSecondMoment:
         counts, last = history.counts, self.num_losses - 1
         total = counts + jnp.zeros_like(counts).at[t].add(1)
         dropped = jnp.maximum(total - self.num_losses, 0)
-        before = jnp.arange(self.num_losses) + dropped[:, None]  # where a slot's loss was
+        before = jnp.arange(self.num_losses) + dropped[:, None]  # slots of before
         old = jnp.take_along_axis(history.losses, jnp.minimum(before, last), axis=-1)
-        old = jnp.where(before < counts[:, None], old, 0.0)
         earlier = jnp.tril(t[:, None] == t[None, :], -1).sum(-1)  # rows of the same level
         slot = counts[t] + earlier - dropped[t]
-        slot = jnp.where(slot < 0, self.num_losses, slot)  # more rows than slots: the first go
+        # Of more rows than slots the first go: outside, as slots below 0 would count from the end.
+        slot = jnp.where(slot < 0, self.num_losses, slot)
         return History(old.at[t, slot].set(losses, mode="drop"), total - dropped)

@@ -161,6 +161,27 @@ def test_a_discriminator_on_other_bases_is_refused(config, tmp_path):
         build.discriminator_params(other, "guided")
 
 
+def test_weights_of_another_schedule_are_refused_wherever_they_are_read(config, tmp_path):
+    short = config.copy_and_resolve_references()
+    short.schedules.audio.num_timesteps = 100
+    for name in ("audio", "discriminator"):
+        make = build.base_model(config, name) if name == "audio" else build.discriminator(config)
+        params = random_params(jax.eval_shape(make[1], jax.random.key(0)))
+        other = config.copy_and_resolve_references()
+        other.weights[name] = str(tmp_path / f"{name}.safetensors")
+        short.train.target = name
+        record = build.schedule_record(short)
+        save_weights(other.weights[name], params, {"schedules": record})
+        readers = [lambda c: build.discriminator_params(c, "guided")]
+        if name == "audio":
+            readers = [build.bases, build.training_task, lambda c: write_fakes(c, tmp_path)]
+        for read in readers:
+            with pytest.raises(ValueError, match=r"audio: trained with .*: 100}.* has .*: 1000}"):
+                read(other)
+        other.sample.force_schedule = True
+        assert readers[0](other) is not None
+
+
 def test_a_full_disk_or_a_nan_leaves_no_shard(config, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.loop import StoppedError
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
 from tests.training import processes, toy
@@ -75,6 +76,19 @@ def test_signals_checkpoint_first(tmp_path, uninterrupted):
         assert signal.getsignal(number) is before
         assert (tmp_path / "checkpoints" / str(step) / "manifest.json").exists()
     assert_same_run(tmp_path, toy.run(tmp_path), uninterrupted)
+
+
+def test_what_the_loss_remembers_is_part_of_the_checkpoint(tmp_path, uninterrupted):
+    whole = toy.run(tmp_path / "whole", remembers=True)
+    assert whole["memory.counts"].tolist() == [3] * 4 and whole["memory.losses"].shape == (4, 3)
+    assert not any(name.startswith("memory") for name in uninterrupted[0])
+    stopped = toy.Batches(5, lambda batch: os.kill(os.getpid(), signal.SIGTERM) or batch)
+    with pytest.raises(StoppedError):
+        toy.run(tmp_path / "cut", stopped, remembers=True)
+    trace = loss_trace(read_metrics(tmp_path / "whole"))
+    assert_same_run(tmp_path / "cut", toy.run(tmp_path / "cut", remembers=True), (whole, trace))
+    with pytest.raises(CheckpointError, match=r"memory.losses is .* there and absent here"):
+        toy.run(tmp_path / "cut")
 
 
 def _run_on_a_full_disk(workdir: Path) -> None:

@@ -105,6 +105,29 @@ def test_microbatches_draw_their_own_noise():
     np.testing.assert_allclose(after.params["w"], -np.mean(draws), rtol=1e-6)
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_memory_goes_from_part_to_part_and_step_to_step(parts):
+    """The loss counts its calls, and keeps the last row of each part it saw."""
+
+    def loss_fn(params, frozen, batch, key, step, memory):
+        after = {"calls": memory["calls"] + 1, "last": batch["x"][-1]}
+        return params["w"] * memory["last"], {"seen": memory["calls"]}, after
+
+    start = {"calls": jnp.zeros((), jnp.int32), "last": jnp.array(10.0)}
+    state = init_state({"w": jnp.array(0.0)}, optax.sgd(1.0), start)
+    step = jax.jit(make_step(loss_fn, optax.sgd(1.0), ema_decay=0.5, num_microbatches=parts))
+    # A part has every third row: the last rows of the parts are 3, 4 and 5.
+    after, metrics = step(state, None, {"x": jnp.arange(6.0)}, jax.random.key(0))
+    used = [10.0] if parts == 1 else [10.0, 3.0, 4.0]
+    np.testing.assert_allclose(after.params["w"], -np.mean(used), rtol=1e-6)
+    assert (int(after.memory["calls"]), float(after.memory["last"])) == (parts, 5.0)
+    assert float(metrics["seen"]) == (parts - 1) / 2
+    again, _ = step(after, None, {"x": jnp.arange(6.0)}, jax.random.key(0))
+    assert int(again.memory["calls"]) == 2 * parts
+    forgetful = init_state({"w": jnp.array(0.0)}, optax.sgd(1.0))
+    assert forgetful.memory is None
+
+
 def test_a_batch_that_cannot_be_cut_is_named():
     step = make_step(
         lambda p, f, b, k, s: (p.sum(), {}), optax.sgd(1.0), ema_decay=0.5, num_microbatches=4

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from mmdisco_jax import parallel
 from mmdisco_jax.inputs.pipeline import make_train_iterator
 from mmdisco_jax.parallel import make_mesh, named_leaves
+from mmdisco_jax.process.resampling import LossSecondMoment
 from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import LoopSpec, StoppedError
 from mmdisco_jax.training.optimizer import adam
@@ -73,7 +74,19 @@ def _loss(params, frozen, batch, key, step):
     return error.mean(), {"error/0": bins[0], "error/1": bins[1]}
 
 
-def task(num_steps: int = 12) -> Task:
+LEVELS = LossSecondMoment(num_timesteps=4, num_losses=3)
+
+
+def _remembering_loss(params, frozen, batch, key, step, history):
+    """Of rows whose loudness is drawn by its earlier losses."""
+    t, weights = LEVELS.draw(history, key, len(batch["x"]))
+    hidden = jnp.tanh((1 + t)[:, None] * batch["x"] @ params["first"])
+    error = jnp.square(hidden @ params["second"] + frozen["offset"] - batch["x"]).mean(-1)
+    loss = (weights * error).mean()
+    return loss, {"weights": weights.mean()}, LEVELS.update(history, t, error)
+
+
+def task(num_steps: int = 12, *, remembers: bool = False) -> Task:
     def init(key):
         first, second = jax.random.split(key)
         return {
@@ -90,7 +103,16 @@ def task(num_steps: int = 12) -> Task:
         clip_norm=1.0,
     )
     frozen = {"offset": np.full(WIDTH, 0.1, np.float32)}
-    return Task(loss_fn=_loss, init=init, frozen=frozen, optimizer=optimizer, ema_decay=0.9, seed=1)
+    return Task(
+        loss_fn=_remembering_loss if remembers else _loss,
+        init=init,
+        frozen=frozen,
+        optimizer=optimizer,
+        ema_decay=0.9,
+        seed=1,
+        num_microbatches=2 if remembers else 1,
+        memory=LEVELS.init() if remembers else None,
+    )
 
 
 def run(
@@ -103,14 +125,18 @@ def run(
     keep: int = 3,
     restore: str = "latest",
     config: dict | None = None,
+    remembers: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Trains or resumes; the leaves of the final state by name."""
+    """Trains or resumes; the leaves of the final state by name.
+
+    remembers: with a loss that has a memory, on parts of the batch.
+    """
     mesh = mesh or make_mesh({"data": -1, "fsdp": 1}, devices=jax.devices()[:1])
     spec = LoopSpec(num_steps=num_steps, log_every=4, save_every=save_every)
     batches = batches or Batches()
     with Checkpoints(workdir / "checkpoints", config or CONFIG, keep=keep) as checkpoints:
         state = train(
-            task(num_steps),
+            task(num_steps, remembers=remembers),
             batches,
             spec,
             mesh,
@@ -168,7 +194,12 @@ def run_until_told(workdir: Path, address: str, index: int) -> None:
 
 
 def run_on_mesh(
-    workdir: Path, shape: dict[str, int], address: str = "", count: int = 1, index: int = 0
+    workdir: Path,
+    shape: dict[str, int],
+    address: str = "",
+    count: int = 1,
+    index: int = 0,
+    **options: Any,
 ) -> None:
     """For one of `count` processes: trains over all devices; the first one keeps the final state.
 
@@ -177,7 +208,7 @@ def run_on_mesh(
     if address:
         parallel.initialize_distributed(address, count, index)
     mesh = make_mesh(shape)
-    final = run(workdir, mesh=mesh)
+    final = run(workdir, mesh=mesh, **options)
     cut = parallel.tree_shardings(final, mesh)["params.second"].shard_shape((HIDDEN, WIDTH))
     if cut != (HIDDEN // shape["fsdp"], WIDTH):
         raise SystemExit(f"a shard of {cut}")

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training a joint base by the command: what it logs, and whose schedule its weights may serve."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs import bounce, bounce_mm_diffusion, folder, landscape_mm_diffusion
+from mmdisco_jax import build
+from mmdisco_jax.base_models import BASE_MODELS
+from mmdisco_jax.commands import sample, train
+from mmdisco_jax.inputs.prepare import prepare
+from mmdisco_jax.training.checkpoints import CheckpointError
+from mmdisco_jax.training.metrics_log import read_metrics
+from mmdisco_jax.training.weights import read_metadata
+
+LEVELS = 100
+
+
+def _with_levels(config: Any, number: int) -> Any:
+    config = config.copy_and_resolve_references()
+    for schedule in config.schedules.values():
+        schedule.num_timesteps = number
+    return config
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Iterator[Any]:
+    """Of a model of 100 levels, trained where `config.weights.joint` says."""
+    base = tmp_path_factory.mktemp("joint")
+    config: Any = bounce_mm_diffusion.get_config()
+    with config.unlocked():
+        config.bases.joint = {
+            "name": "tiny_joint",
+            "sample_shapes": config.bases.joint.sample_shapes.to_dict(),
+            "prediction": "x0",
+            "audio_channels": config.bases.joint.audio_channels,
+            "video_channels": config.bases.joint.video_channels,
+            "learn_sigma": True,
+        }
+    config.data.dir = str(base / "data")
+    config.data.options.update(num_train=8, num_test=2)
+    config.train.update(num_steps=3, warmup_steps=1, batch_size=4, log_every=1, save_every=3)
+    config.train.time_sampler = "loss_second_moment"
+    config.sample.update(num_samples=1, batch_size=1, num_steps=2, num_media=0)
+    config.weights.joint = str(base / "run" / "weights.safetensors")
+    prepare("bounce", config.data.dir, **config.data.options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BASE_MODELS.entries, "tiny_joint", "tests.commands.tiny_joint:build")  # pyright: ignore
+        config = _with_levels(config, LEVELS)
+        train.run(config, base / "run")
+        yield config
+
+
+def test_the_losses_of_the_modalities_are_logged_and_sum_to_the_loss(config):
+    rows = read_metrics(Path(config.weights.joint).parent)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["loss_audio"] + row["loss_video"], rel=1e-5)
+        for m in ("audio", "video"):
+            assert np.isfinite(row[f"vb_{m}"]) and row[f"vb_{m}"] < row[f"loss_{m}"]
+        assert row["full_levels"] == 0
+
+
+def test_weights_of_other_schedules_are_refused_unless_forced(config, tmp_path):
+    recorded = json.loads(read_metadata(config.weights.joint)["schedules"])
+    assert {m: row["section"] for m, row in recorded.items()} == config.schedules.to_dict()
+    assert build.bases(config)[1]["joint"]
+    other = _with_levels(config, 1000)
+    with pytest.raises(ValueError, match="is of another noise schedule") as caught:
+        sample.run(other, tmp_path)
+    message = str(caught.value)
+    for said in ('"num_timesteps": 100}', '"num_timesteps": 1000}', "audio: trained with", "video"):
+        assert said in message
+    assert "config.sample.force_schedule=True" in message and not list(tmp_path.iterdir())
+    other.sample.force_schedule = True
+    sample.run(other, tmp_path)
+    assert list((tmp_path / "joint").glob("samples_*.npz"))
+    part = config.copy_and_resolve_references()
+    part.schedules.video.beta_end = 0.03
+    with pytest.raises(ValueError, match=r"video: trained.*0.02.*has.*0.03") as caught:
+        build.bases(part)
+    assert "audio: trained" not in str(caught.value)
+
+
+def test_noise_levels_are_drawn_as_the_config_says_or_not_at_all(config):
+    for given in (bounce, bounce_mm_diffusion, folder, landscape_mm_diffusion):
+        assert given.get_config().train.time_sampler == "uniform"
+        assert given.get_config().sample.force_schedule is False
+    uniform = config.copy_and_resolve_references()
+    uniform.train.time_sampler = "uniform"
+    assert build.loss_memory(uniform) is None
+    assert build.loss_memory(config).losses.shape == (LEVELS, 10)
+    with pytest.raises(CheckpointError, match=r"memory.losses is .* there and absent here"):
+        train.run(uniform, Path(config.weights.joint).parent)
+    focused = config.copy_and_resolve_references()
+    focused.train.time.update(focus=0.5, low=10, high=20)
+    with pytest.raises(ValueError, match=r"train.time.focus=0.5 is for uniform noise levels"):
+        build.training_task(focused)
+    unknown = config.copy_and_resolve_references()
+    unknown.train.time_sampler = "loss-second-moment"
+    with pytest.raises(ValueError, match="time_sampler 'loss-second-moment': choose"):
+        build.training_task(unknown)
+    for target in bounce.TARGETS:
+        single: Any = bounce.get_config(target)
+        single.train.time_sampler = "loss_second_moment"
+        with pytest.raises(ValueError, match=f"joint base model, but train.target is '{target}'"):
+            build.training_task(single)
