@@ -30,6 +30,7 @@ from mmdisco_jax.base_models.super_resolution import (
     bilinear,
     frame_denoiser,
 )
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.porting.load import to_torch
 from mmdisco_jax.porting.names import torch_tensor
 from tests.randoms import random_module
@@ -51,7 +52,7 @@ NARROW = ImageUNetSpec(
 
 # One level without attention but in the middle: compiling takes most of the time.
 FLAT = dataclasses.replace(NARROW, channel_mult=(1,), attention_factors=())
-RNGS = functools.partial(nnx.Rngs, 0)
+RNGS = functools.partial(param_keys, 0)
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

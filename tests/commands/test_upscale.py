@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Super-resolution, shrunk: its loss, its sampling, and its place in `train` and `sample`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file
+
+from configs import bounce_super_resolution
+from mmdisco_jax import build
+from mmdisco_jax.commands import sample, train
+from mmdisco_jax.commands.upscale import enlarger, upscale_clips
+from mmdisco_jax.export.clips import read_all
+from mmdisco_jax.inputs.prepare import prepare
+from mmdisco_jax.process.schedules import linear
+from mmdisco_jax.training.checkpoints import CheckpointError
+from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
+from mmdisco_jax.training.weights import save_weights
+from tests.randoms import random_params
+
+FRAMES = 3
+CLIPS = np.random.default_rng(0).integers(0, 256, (2, FRAMES, 16, 16, 3), np.uint8)
+CLIPS[0, 2] = CLIPS[0, 0]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Any:
+    """One level, three steps of DDIM, and random weights."""
+    folder = tmp_path_factory.mktemp("sr")
+    config: Any = bounce_super_resolution.get_config()
+    section = config.super_resolution
+    section.base.update(model_channels=4, channel_mult=(1,), num_groups=2)
+    section.update(respacing="ddim4", frames_per_batch=4)
+    section.weights = str(folder / "super_resolution.safetensors")
+    save_weights(section.weights, random_params(_abstract(config)), {})
+    config.data.dir = str(folder / "data")
+    config.data.options.update(num_train=4, num_test=1)
+    with config.unlocked():
+        config.mesh = {"data": -1, "fsdp": 1}
+    return config
+
+
+def _abstract(config: Any) -> Any:
+    return jax.eval_shape(build.super_resolution_model(config)[1], jax.random.key(0))
+
+
+def _changed(config: Any, **section: Any) -> Any:
+    other = config.copy_and_resolve_references()
+    other.super_resolution.update(section)
+    return other
+
+
+@pytest.fixture(scope="module")
+def params(config) -> Any:
+    return build.super_resolution_params(config)
+
+
+@pytest.fixture(scope="module")
+def upscaler(config) -> Any:
+    return build.super_resolution(config)
+
+
+@pytest.fixture(scope="module")
+def high(upscaler, params) -> np.ndarray:
+    """Of samples 7 and 8: six pictures, in batches of four and two."""
+    return upscaler(params, CLIPS / 127.5 - 1, [7, 8])
+
+
+def test_frames_of_a_clip_share_their_noise_and_nothing_else_matters(upscaler, params, high):
+    assert (high.shape, high.dtype) == ((2, FRAMES, 32, 32, 3), np.float32)
+    # Equal frames stay equal, though they are in different batches.
+    np.testing.assert_allclose(high[0, 2], high[0, 0], atol=1e-5)
+    assert np.abs(high[0, 1] - high[0, 0]).mean() > 0.01  # another frame, same noise
+    # Sample 7 beside another one and in another place; and the same frames as another sample.
+    both = upscaler(params, CLIPS[[1, 0, 0]] / 127.5 - 1, [3, 7, 9])
+    np.testing.assert_allclose(both[1], high[0], atol=1e-5)
+    assert np.abs(both[2] - high[0]).mean() > 0.01
+
+
+def test_it_is_the_official_ddim_from_one_noise_a_clip(config, params, upscaler, high):
+    """The update of the official code, written out: levels 750, 500, 250, 0, |x0| at most 1."""
+    model = nnx.merge(build.super_resolution_model(config)[0], params)
+    abar = linear(1000, 1e-4, 0.02).abar
+    low = CLIPS[0] / 127.5 - 1
+    start = upscaler.programs.begin(params, jnp.zeros((4, 1, 16, 16, 3)), jnp.full(4, 7))[0]
+    x = np.asarray(start["super_resolution"][:FRAMES, 0], np.float64)
+    assert (x == x[:1]).all() and abs(x[0].std() - 1) < 0.05
+    run = jax.jit(lambda x, t: model(x, t, jnp.asarray(low, jnp.float32))[..., :3])
+    for t, after in ((750, 500), (500, 250), (250, 0), (0, None)):
+        eps = np.asarray(run(jnp.asarray(x, jnp.float32), jnp.full(FRAMES, t)), np.float64)
+        x0 = np.clip((x - np.sqrt(1 - abar[t]) * eps) / np.sqrt(abar[t]), -1, 1)
+        eps = (x - np.sqrt(abar[t]) * x0) / np.sqrt(1 - abar[t])
+        level = 1.0 if after is None else abar[after]
+        x = np.sqrt(level) * x0 + np.sqrt(1 - level) * eps
+    np.testing.assert_allclose(high[0], x, atol=2e-4)
+
+
+def test_pixels_in_pixels_out(config, high):
+    told = upscale_clips(config, CLIPS[:1], np.array([7]))
+    assert (told.dtype, told.shape) == (np.uint8, (1, FRAMES, 32, 32, 3))
+    want = (np.clip(high[:1], -1, 1) + 1) * 127.5
+    assert np.abs(told - want).max() < 0.51
+    off = _changed(config)
+    with off.unlocked():
+        off.super_resolution = {}
+    assert enlarger(off)(CLIPS, np.array([0, 1])) is CLIPS
+
+
+def test_clips_that_do_not_fit(config, upscaler, params):
+    with pytest.raises(ValueError, match=r"frames of 8 x 16 pixels.* takes 16 x 16"):
+        upscaler(params, CLIPS[:, :, :8], [0, 1])
+    with pytest.raises(ValueError, match="2 clips need an index each"):
+        upscaler(params, CLIPS, [0])
+    with pytest.raises(ValueError, match=r"must be uint8 or float \[b f h w 3\]"):
+        upscaler(params, CLIPS[0], [0])
+    other = config.copy_and_resolve_references()
+    other.bases.video.sample_shape = (16, 8, 8, 3)  # told before any sample is drawn
+    with pytest.raises(ValueError, match=r"frames of 8 x 8 pixels.*super_resolution\.low_size"):
+        enlarger(other)
+    with pytest.raises(ValueError, match="frames_per_batch is 0"):
+        build.super_resolution(_changed(config, frames_per_batch=0))
+
+
+def test_weights_of_another_network(config, tmp_path):
+    wider = config.copy_and_resolve_references()
+    wider.super_resolution.base.model_channels = 8
+    with pytest.raises(ValueError) as error:
+        enlarger(wider)
+    name = r"input_blocks.0.0.kernel is (3, 3, 6, 4), the model has (3, 3, 6, 8)"
+    assert name in str(error.value) and "Use the weights of this config" in str(error.value)
+    path = str(tmp_path / "other.safetensors")
+    trained = _changed(config, low_size=8).to_json()
+    save_weights(path, random_params(_abstract(config)), {"config": trained})
+    with pytest.raises(ValueError, match=r"trained with super_resolution.low_size = 8, but .* 16"):
+        build.super_resolution_params(_changed(config, weights=path))
+    three = config.copy_and_resolve_references()
+    three.super_resolution.base.in_channels = 3
+    with pytest.raises(ValueError, match="3 channels in and 6 out"):
+        build.super_resolution_model(three)
+
+
+def test_what_cannot_be_trained(config):
+    off = _changed(config)
+    with off.unlocked():
+        off.super_resolution = {}
+    with pytest.raises(ValueError, match=r"super_resolution is empty: .*configs/super_resolution"):
+        build.training_task(off)
+    latents = config.copy_and_resolve_references()
+    latents.data.latents = "somewhere"
+    with pytest.raises(ValueError, match="on frames, not on latents"):
+        build.super_resolution_pairs(latents)
+    video = config.copy_and_resolve_references()
+    video.train.target = "video"
+    assert build.super_resolution_pairs(video) is None
+
+
+def test_a_criterion_sees_all_channels_and_the_default_the_noise_alone(config):
+    batch = {"high": jnp.zeros((2, 2, 32, 32, 3)), "low": jnp.zeros((2, 2, 16, 16, 3))}
+    seen = {}
+
+    def criterion(predict, high, key):
+        t = jnp.arange(4)
+        seen.update(out=predict(high, t).shape, high=high.shape)
+        return jnp.zeros(()), {}
+
+    loss_fn, _ = build.super_resolution_loss(config, criterion)
+    arguments = (_abstract(config), None, batch, jax.random.key(0), 0)
+    jax.eval_shape(loss_fn, *arguments)
+    assert seen == {"out": (4, 32, 32, 6), "high": (4, 32, 32, 3)}
+    loss_fn, _ = build.super_resolution_loss(config)
+    start = _zero_out(random_params(_abstract(config)))
+    # A network that predicts nothing misses noise of unit variance.
+    loss, _ = jax.jit(loss_fn)(start, None, batch, jax.random.key(0), 0)
+    assert abs(float(loss) - 1) < 0.05
+
+
+def _zero_out(params: Any) -> Any:
+    params["out"][2] = jax.tree.map(jnp.zeros_like, params["out"][2])
+    return params
+
+
+STEPS = 12
+
+
+def _train_config(config: Any) -> Any:
+    chosen = config.copy_and_resolve_references()
+    chosen.train.update(
+        num_steps=STEPS,
+        warmup_steps=1,
+        learning_rate=1e-2,
+        batch_size=2,
+        log_every=4,
+        save_every=8,
+        weights_dtype="float32",
+    )
+    chosen.data.in_memory = False
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory) -> Path:
+    prepare("bounce", config.data.dir, **config.data.options)
+    workdir = tmp_path_factory.mktemp("trained")
+    train.run(_train_config(config), workdir)
+    return workdir
+
+
+def test_training_learns_and_leaves_weights_that_fit(config, trained):
+    trace = loss_trace(read_metrics(trained))
+    assert len(trace) == STEPS
+    assert abs(trace[0] - 1) < 0.05  # the last layer starts at zero
+    assert np.mean(trace[-3:]) < 0.9
+    weights = str(trained / "weights.safetensors")
+    build.super_resolution_params(_changed(config, weights=weights))
+
+
+def test_a_resumed_training_draws_the_same(config, trained, tmp_path):
+    half = _train_config(config)
+    first = half.copy_and_resolve_references()
+    train.run(first, tmp_path)
+    last = tmp_path / "checkpoints" / str(STEPS)
+    assert last.is_dir()
+    again = half.copy_and_resolve_references()
+    again.train.restore = "8"
+    again.super_resolution.frames_per_batch = 2  # of no matter to training
+    train.run(again, tmp_path)
+    ours, theirs = (load_file(path / "weights.safetensors") for path in (tmp_path, trained))
+    assert {name: x.tobytes() for name, x in ours.items()} == {
+        name: x.tobytes() for name, x in theirs.items()
+    }
+    again.super_resolution.pairs.max_noise = 5.0
+    with pytest.raises(CheckpointError, match=r"super_resolution\.pairs\.max_noise was 20\.0"):
+        train.run(again, tmp_path)
+
+
+def test_sample_enlarges_what_the_base_drew(config, tmp_path):
+    chosen = config.copy_and_resolve_references()
+    for section in chosen.bases.values():
+        section.update(width=32, num_heads=2, depth=1)
+    for i, m in enumerate(chosen.bases):
+        init = build.base_model(chosen, m)[1]
+        chosen.weights[m] = str(tmp_path / f"{m}.safetensors")
+        params = random_params(jax.eval_shape(init, jax.random.key(0)), i)
+        save_weights(chosen.weights[m], params, {})
+    chosen.sample.update(num_samples=3, batch_size=2, num_steps=2, num_media=0)
+    sample.run(chosen, tmp_path / "large")
+    large = read_all(tmp_path / "large" / "independent")["video"]
+    small_config = chosen.copy_and_resolve_references()
+    with small_config.unlocked():
+        small_config.super_resolution = {}
+    sample.run(small_config, tmp_path / "small")
+    small = read_all(tmp_path / "small" / "independent")["video"]
+    assert (large.shape, small.shape) == ((3, 16, 32, 32, 3), (3, 16, 16, 16, 3))
+    want = upscale_clips(config, small[2:], np.array([2]))
+    assert np.abs(large[2].astype(int) - want[0]).max() <= 1
+    made = json.loads((tmp_path / "large" / "made_by.json").read_text())
+    assert made["super_resolution"]["respacing"] == "ddim4"
+    assert "super_resolution" not in json.loads((tmp_path / "small" / "made_by.json").read_text())
