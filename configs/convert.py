@@ -11,8 +11,9 @@ the last tensor; EMA files have the same names, and "module." before all of them
 is needed (pip install torch) and never runs code from the file: what is no plain tensor is refused.
 Half a minute and 3 GB of memory for the largest (1.2 GB), on two CPU cores.
 
-Architectures: mm_diffusion_sr64to256 (AIST++_SR, Landscape_SR), mmdisco_mmdiffusion,
-mmdisco_audioldm_animatediff, mmdisco_auffusion_videocrafter2 (MMDisCo's discriminators).
+Architectures: mm_diffusion_base64 (AIST++, Landscape), mm_diffusion_sr64to256 (AIST++_SR,
+Landscape_SR), mmdisco_mmdiffusion, mmdisco_audioldm_animatediff, mmdisco_auffusion_videocrafter2
+(MMDisCo's discriminators).
 """
 
 import ml_collections
