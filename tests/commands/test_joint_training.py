@@ -50,7 +50,8 @@ def config(tmp_path_factory) -> Iterator[Any]:
     config.weights.joint = str(base / "run" / "weights.safetensors")
     prepare("bounce", config.data.dir, **config.data.options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BASE_MODELS.entries, "tiny_joint", "tests.commands.tiny_joint:build")  # pyright: ignore
+        entries: Any = BASE_MODELS.entries
+        patch.setitem(entries, "tiny_joint", "tests.commands.tiny_joint:build")
         config = _with_levels(config, LEVELS)
         train.run(config, base / "run")
         yield config
