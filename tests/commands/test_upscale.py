@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Super-resolution, shrunk: its loss, its sampling, and its place in `train` and `sample`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,21 @@ from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
 from mmdisco_jax.training.weights import save_weights
 from tests.randoms import random_params
 
-FRAMES = 3
-CLIPS = np.random.default_rng(0).integers(0, 256, (2, FRAMES, 16, 16, 3), np.uint8)
+FRAMES, LOW, HIGH = 3, 4, 8
+CLIPS = np.random.default_rng(0).integers(0, 256, (2, FRAMES, LOW, LOW, 3), np.uint8)
 CLIPS[0, 2] = CLIPS[0, 0]
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Any:
-    """One level, three steps of DDIM, and random weights."""
+    """One level, four steps of DDIM, and random weights."""
     folder = tmp_path_factory.mktemp("sr")
     config: Any = bounce_super_resolution.get_config()
     section = config.super_resolution
     section.base.update(model_channels=4, channel_mult=(1,), num_groups=2)
-    section.update(respacing="ddim4", frames_per_batch=4)
+    section.update(low_size=LOW, high_size=HIGH, respacing="ddim4", frames_per_batch=4)
+    config.codecs.video.shrink = 32 // LOW
+    config.bases.video.update(sample_shape=(16, LOW, LOW, 3), patch=(1, 4, 4))
     section.weights = str(folder / "super_resolution.safetensors")
     save_weights(section.weights, random_params(_abstract(config)), {})
     config.data.dir = str(folder / "data")
@@ -73,7 +74,7 @@ def high(upscaler, params) -> np.ndarray:
 
 
 def test_frames_of_a_clip_share_their_noise_and_nothing_else_matters(upscaler, params, high):
-    assert (high.shape, high.dtype) == ((2, FRAMES, 32, 32, 3), np.float32)
+    assert (high.shape, high.dtype) == ((2, FRAMES, HIGH, HIGH, 3), np.float32)
     # Equal frames stay equal, though they are in different batches.
     np.testing.assert_allclose(high[0, 2], high[0, 0], atol=1e-5)
     assert np.abs(high[0, 1] - high[0, 0]).mean() > 0.01  # another frame, same noise
@@ -88,9 +89,9 @@ def test_it_is_the_official_ddim_from_one_noise_a_clip(config, params, upscaler,
     model = nnx.merge(build.super_resolution_model(config)[0], params)
     abar = linear(1000, 1e-4, 0.02).abar
     low = CLIPS[0] / 127.5 - 1
-    start = upscaler.programs.begin(params, jnp.zeros((4, 1, 16, 16, 3)), jnp.full(4, 7))[0]
+    start = upscaler.programs.begin(params, jnp.zeros((4, 1, LOW, LOW, 3)), jnp.full(4, 7))[0]
     x = np.asarray(start["super_resolution"][:FRAMES, 0], np.float64)
-    assert (x == x[:1]).all() and abs(x[0].std() - 1) < 0.05
+    assert (x == x[:1]).all() and abs(x[0].std() - 1) < 0.2
     run = jax.jit(lambda x, t: model(x, t, jnp.asarray(low, jnp.float32))[..., :3])
     for t, after in ((750, 500), (500, 250), (250, 0), (0, None)):
         eps = np.asarray(run(jnp.asarray(x, jnp.float32), jnp.full(FRAMES, t)), np.float64)
@@ -101,9 +102,9 @@ def test_it_is_the_official_ddim_from_one_noise_a_clip(config, params, upscaler,
     np.testing.assert_allclose(high[0], x, atol=2e-4)
 
 
-def test_pixels_in_pixels_out(config, high):
-    told = upscale_clips(config, CLIPS[:1], np.array([7]))
-    assert (told.dtype, told.shape) == (np.uint8, (1, FRAMES, 32, 32, 3))
+def test_pixels_in_pixels_out(config, upscaler, params, high):
+    told = upscaler(params, CLIPS[:1], [7])
+    assert (told.dtype, told.shape) == (np.uint8, (1, FRAMES, HIGH, HIGH, 3))
     want = (np.clip(high[:1], -1, 1) + 1) * 127.5
     assert np.abs(told - want).max() < 0.51
     off = _changed(config)
@@ -113,15 +114,15 @@ def test_pixels_in_pixels_out(config, high):
 
 
 def test_clips_that_do_not_fit(config, upscaler, params):
-    with pytest.raises(ValueError, match=r"frames of 8 x 16 pixels.* takes 16 x 16"):
-        upscaler(params, CLIPS[:, :, :8], [0, 1])
+    with pytest.raises(ValueError, match=r"frames of 2 x 4 pixels.* takes 4 x 4"):
+        upscaler(params, CLIPS[:, :, :2], [0, 1])
     with pytest.raises(ValueError, match="2 clips need an index each"):
         upscaler(params, CLIPS, [0])
     with pytest.raises(ValueError, match=r"must be uint8 or float \[b f h w 3\]"):
         upscaler(params, CLIPS[0], [0])
     other = config.copy_and_resolve_references()
-    other.bases.video.sample_shape = (16, 8, 8, 3)  # told before any sample is drawn
-    with pytest.raises(ValueError, match=r"frames of 8 x 8 pixels.*super_resolution\.low_size"):
+    other.bases.video.sample_shape = (16, 2, 2, 3)  # told before any sample is drawn
+    with pytest.raises(ValueError, match=r"frames of 2 x 2 pixels.*super_resolution\.low_size"):
         enlarger(other)
     with pytest.raises(ValueError, match="frames_per_batch is 0"):
         build.super_resolution(_changed(config, frames_per_batch=0))
@@ -135,9 +136,9 @@ def test_weights_of_another_network(config, tmp_path):
     name = r"input_blocks.0.0.kernel is (3, 3, 6, 4), the model has (3, 3, 6, 8)"
     assert name in str(error.value) and "Use the weights of this config" in str(error.value)
     path = str(tmp_path / "other.safetensors")
-    trained = _changed(config, low_size=8).to_json()
+    trained = _changed(config, low_size=2).to_json()
     save_weights(path, random_params(_abstract(config)), {"config": trained})
-    with pytest.raises(ValueError, match=r"trained with super_resolution.low_size = 8, but .* 16"):
+    with pytest.raises(ValueError, match=r"trained with super_resolution.low_size = 2, but .* 4"):
         build.super_resolution_params(_changed(config, weights=path))
     three = config.copy_and_resolve_references()
     three.super_resolution.base.in_channels = 3
@@ -160,8 +161,8 @@ def test_what_cannot_be_trained(config):
     assert build.super_resolution_pairs(video) is None
 
 
-def test_a_criterion_sees_all_channels_and_the_default_the_noise_alone(config):
-    batch = {"high": jnp.zeros((2, 2, 32, 32, 3)), "low": jnp.zeros((2, 2, 16, 16, 3))}
+def test_a_criterion_sees_all_channels(config):
+    batch = {"high": jnp.zeros((2, 2, HIGH, HIGH, 3)), "low": jnp.zeros((2, 2, LOW, LOW, 3))}
     seen = {}
 
     def criterion(predict, high, key):
@@ -172,73 +173,138 @@ def test_a_criterion_sees_all_channels_and_the_default_the_noise_alone(config):
     loss_fn, _ = build.super_resolution_loss(config, criterion)
     arguments = (_abstract(config), None, batch, jax.random.key(0), 0)
     jax.eval_shape(loss_fn, *arguments)
-    assert seen == {"out": (4, 32, 32, 6), "high": (4, 32, 32, 3)}
-    loss_fn, _ = build.super_resolution_loss(config)
-    start = _zero_out(random_params(_abstract(config)))
-    # A network that predicts nothing misses noise of unit variance.
-    loss, _ = jax.jit(loss_fn)(start, None, batch, jax.random.key(0), 0)
-    assert abs(float(loss) - 1) < 0.05
+    assert seen == {"out": (4, HIGH, HIGH, 6), "high": (4, HIGH, HIGH, 3)}
 
 
-def _zero_out(params: Any) -> Any:
-    params["out"][2] = jax.tree.map(jnp.zeros_like, params["out"][2])
-    return params
+STEPS = 16
 
 
-STEPS = 12
+class Clips:
+    """Four clips of bounce's size, each of one colour left and another right."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> dict:
+        colours = np.random.default_rng(index).integers(0, 256, (16, 1, 2, 3), np.uint8)
+        video = np.broadcast_to(np.repeat(colours, 16, axis=2), (16, 32, 32, 3))
+        return {"video": video, "audio": np.zeros(8, np.int16)}
 
 
-def _train_config(config: Any) -> Any:
+def _train_config(config: Any, folder: Path) -> Any:
+    """Few steps, from weights that say nothing of the noise (an initialiser takes XLA seconds)."""
     chosen = config.copy_and_resolve_references()
     chosen.train.update(
         num_steps=STEPS,
         warmup_steps=1,
-        learning_rate=1e-2,
-        batch_size=2,
+        learning_rate=3e-2,
+        batch_size=4,
         log_every=4,
         save_every=8,
         weights_dtype="float32",
+        init_from=str(folder / "start.safetensors"),
     )
     chosen.data.in_memory = False
+    start: Any = random_params(_abstract(config))
+    start["out"][2] = jax.tree.map(jnp.zeros_like, start["out"][2])
+    save_weights(chosen.train.init_from, start, {})
     return chosen
 
 
-@pytest.fixture(scope="module")
-def trained(config, tmp_path_factory) -> Path:
+def test_the_loss_falls_and_batches_go_on_where_they_stopped(config, tmp_path):
+    chosen = _train_config(config, tmp_path)
+    loss_fn, init = build.super_resolution_loss(chosen)
+    params = build.start_params(chosen, init)
+    gradient = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    batches = train._batches(chosen, Clips(), None, build.super_resolution_pairs(chosen))
+    trace, position = [], None
+    for number in range(STEPS):
+        batch = next(batches)
+        assert {k: x.shape for k, x in batch.items()} == {
+            "high": (4, 2, HIGH, HIGH, 3),
+            "low": (4, 2, LOW, LOW, 3),
+        }
+        (loss, _), grads = gradient(params, None, batch, jax.random.key(number), number)
+        params = jax.tree.map(lambda p, g: p - 0.05 * jnp.sign(g), params, grads)
+        trace.append(float(loss))
+        position = batches.get_state() if number == STEPS - 2 else position
+    assert abs(trace[0] - 1) < 0.15  # noise of unit variance, of which nothing is known yet
+    assert np.mean(trace[-3:]) < 0.7
+    again = train._batches(chosen, Clips(), None, build.super_resolution_pairs(chosen))
+    again.set_state(position)
+    for name, value in next(again).items():
+        np.testing.assert_array_equal(value, batch[name])
+
+
+def test_what_may_change_between_two_halves_of_a_training(config):
+    free = train._free(config.to_dict())
+    assert "super_resolution.frames_per_batch" in free
+    assert not {"super_resolution", "super_resolution.pairs", "data", "train"} & set(free)
+    video = config.copy_and_resolve_references()
+    video.train.target = "video"
+    assert "super_resolution" in train._free(video.to_dict())
+
+
+@pytest.mark.slow
+def test_train_command_resumes_and_leaves_weights_that_fit(config, tmp_path):
     prepare("bounce", config.data.dir, **config.data.options)
-    workdir = tmp_path_factory.mktemp("trained")
-    train.run(_train_config(config), workdir)
-    return workdir
-
-
-def test_training_learns_and_leaves_weights_that_fit(config, trained):
-    trace = loss_trace(read_metrics(trained))
-    assert len(trace) == STEPS
-    assert abs(trace[0] - 1) < 0.05  # the last layer starts at zero
-    assert np.mean(trace[-3:]) < 0.9
-    weights = str(trained / "weights.safetensors")
-    build.super_resolution_params(_changed(config, weights=weights))
-
-
-def test_a_resumed_training_draws_the_same(config, trained, tmp_path):
-    half = _train_config(config)
-    first = half.copy_and_resolve_references()
-    train.run(first, tmp_path)
-    last = tmp_path / "checkpoints" / str(STEPS)
-    assert last.is_dir()
-    again = half.copy_and_resolve_references()
-    again.train.restore = "8"
-    again.super_resolution.frames_per_batch = 2  # of no matter to training
-    train.run(again, tmp_path)
-    ours, theirs = (load_file(path / "weights.safetensors") for path in (tmp_path, trained))
+    chosen = _train_config(config, tmp_path)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train.run(chosen, whole)
+    assert len(loss_trace(read_metrics(whole))) == STEPS
+    build.super_resolution_params(_changed(config, weights=str(whole / "weights.safetensors")))
+    train.run(chosen, halves)
+    chosen.train.restore = "8"
+    chosen.super_resolution.frames_per_batch = 2  # of no matter to training
+    train.run(chosen, halves)
+    ours, theirs = (load_file(path / "weights.safetensors") for path in (halves, whole))
     assert {name: x.tobytes() for name, x in ours.items()} == {
         name: x.tobytes() for name, x in theirs.items()
     }
-    again.super_resolution.pairs.max_noise = 5.0
+    chosen.super_resolution.pairs.max_noise = 5.0
     with pytest.raises(CheckpointError, match=r"super_resolution\.pairs\.max_noise was 20\.0"):
-        train.run(again, tmp_path)
+        train.run(chosen, halves)
 
 
+class Drawn:
+    """Instead of compiled programs: clips as grey as the number of the sample."""
+
+    num_steps = 1
+
+    def compile(self, *args: Any) -> "Drawn":
+        return self
+
+    def __call__(self, base: Any, disc: Any, indices: jax.Array, *, on_steps: Any) -> Any:
+        grey = np.asarray(indices).reshape(-1, 1, 1, 1, 1) / 127.5 - 1
+        on_steps(1)
+        return {
+            "video": jnp.asarray(np.broadcast_to(grey, (len(indices), 2, LOW, LOW, 3))),
+            "audio": jnp.zeros((len(indices), 8, 1)),
+        }
+
+
+def test_sample_enlarges_each_clip_by_its_index(config, tmp_path, monkeypatch):
+    chosen = config.copy_and_resolve_references()
+    chosen.sample.update(num_samples=3, batch_size=2)
+    with chosen.unlocked():  # there is nothing to hear, and a log-mel takes seconds
+        chosen.codecs.audio = {"name": "waveform", "scale": 1.0}
+    asked = []
+
+    def enlarge(video: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        asked.append(indices.tolist())
+        np.testing.assert_array_equal(video[:, 0, 0, 0, 0], indices)
+        return np.repeat(np.repeat(video, 2, axis=2), 2, axis=3)
+
+    monkeypatch.setattr(sample, "enlarger", lambda config: enlarge)
+    monkeypatch.setattr(build, "sampler", lambda *_: Drawn())
+    sample._sample_variant(chosen, tmp_path, "independent", None)
+    assert asked == [[0, 1], [2]]  # the third batch place is no sample, and costs nothing
+    video = read_all(tmp_path)["video"]
+    assert video.shape == (3, 2, HIGH, HIGH, 3)
+    np.testing.assert_array_equal(video[:, 1, 7, 7, 2], [0, 1, 2])
+
+
+@pytest.mark.slow
 def test_sample_enlarges_what_the_base_drew(config, tmp_path):
     chosen = config.copy_and_resolve_references()
     for section in chosen.bases.values():
@@ -256,9 +322,8 @@ def test_sample_enlarges_what_the_base_drew(config, tmp_path):
         small_config.super_resolution = {}
     sample.run(small_config, tmp_path / "small")
     small = read_all(tmp_path / "small" / "independent")["video"]
-    assert (large.shape, small.shape) == ((3, 16, 32, 32, 3), (3, 16, 16, 16, 3))
+    assert (large.shape, small.shape) == ((3, 16, HIGH, HIGH, 3), (3, 16, LOW, LOW, 3))
     want = upscale_clips(config, small[2:], np.array([2]))
     assert np.abs(large[2].astype(int) - want[0]).max() <= 1
-    made = json.loads((tmp_path / "large" / "made_by.json").read_text())
-    assert made["super_resolution"]["respacing"] == "ddim4"
-    assert "super_resolution" not in json.loads((tmp_path / "small" / "made_by.json").read_text())
+    with pytest.raises(ValueError, match="samples of another config"):
+        sample.run(small_config, tmp_path / "large")

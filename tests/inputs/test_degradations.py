@@ -7,7 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from mmdisco_jax.inputs.degradations import OFFICIAL, DegradationSpec, degraded, letterboxed
+from mmdisco_jax.inputs.degradations import (
+    OFFICIAL,
+    DegradationSpec,
+    DrawnPairs,
+    degraded,
+    letterboxed,
+)
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 30, 3), dtype=np.uint8)
 CLEAN = DegradationSpec(noise_probability=0, jpeg_probability=0)
@@ -109,6 +115,37 @@ def test_noise_survives_only_without_jpeg():
         assert pair["low"].max() <= 1
         assert pair["low"].mean() > 0.8  # what exceeds white is white, and not black again
         np.testing.assert_allclose(pixels(pair["low"]), pixels(pair["low"]).round(), atol=1e-3)
+
+
+def test_drawn_pairs_are_different_frames_of_the_clip_by_the_generator_alone():
+    clip = np.zeros((6, 32, 32, 3), np.uint8) + np.arange(6, dtype=np.uint8)[:, None, None, None]
+    spec = dataclasses.replace(SMALL, noise_probability=0, jpeg_probability=0)
+    draw = DrawnPairs(spec=spec, frames_per_clip=4)
+    seen = []
+    for seed in range(30):
+        first, second = (
+            draw.random_map({"video": clip}, np.random.default_rng(seed)) for _ in range(2)
+        )
+        assert {name: x.shape for name, x in first.items()} == {
+            "high": (4, 32, 32, 3),
+            "low": (4, 16, 16, 3),
+        }
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+        numbers = [pixels(first[name])[:, 8, 8, 0].round() for name in ("high", "low")]
+        np.testing.assert_array_equal(*numbers)  # each low beside its own high
+        assert len(set(numbers[0])) == 4
+        seen += numbers[0].tolist()
+    assert set(seen) == set(range(6))
+
+
+def test_clips_that_give_no_pairs():
+    rng, clip = np.random.default_rng(0), {"video": np.zeros((2, 32, 30, 3), np.uint8)}
+    with pytest.raises(ValueError, match=r"2 frames cannot give 3: lower .*frames_per_clip"):
+        DrawnPairs(spec=SMALL, frames_per_clip=3).random_map(clip, rng)
+    with pytest.raises(ValueError, match=r"are 32 x 30 pixels, but .*high_size is 33: prepare"):
+        DrawnPairs(spec=dataclasses.replace(SMALL, high_size=33)).random_map(clip, rng)
+    with pytest.raises(ValueError, match="frames_per_clip is 0"):
+        DrawnPairs(frames_per_clip=0)
 
 
 @pytest.mark.parametrize(
