@@ -11,6 +11,7 @@ import pytest
 from configs import bounce, bounce_mm_diffusion
 from data.bounce.physics import simulate
 from mmdisco_jax import build
+from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.commands import sample
 from mmdisco_jax.commands.conditions import read_given
 from mmdisco_jax.export.clips import read_all
@@ -22,29 +23,28 @@ SILENT = 1  # the number of the file without sound
 
 
 def tiny() -> Any:
-    """The joint config with a network of one level and few positions."""
+    """The joint config with a network of few layers."""
     config: Any = bounce_mm_diffusion.get_config()
+    joint = config.bases.joint
     with config.unlocked():
-        config.codecs.video.patch, config.codecs.audio.fold = 8, 400
-        config.bases.joint.update(
-            {
-                "sample_shapes": {"audio": (80, 400), "video": (16, 4, 4, 192)},
-                "audio_channels": 400,
-                "video_channels": 192,
-                "model_channels": 8,
-                "channel_mult": (1,),
-                "num_groups": 2,
-                "num_head_channels": 8,
-                "video_attention_resolutions": (),
-                "cross_attention_resolutions": (1,),
-                "cross_attention_windows": (4,),
-            }
-        )
+        config.bases.joint = {
+            "name": "tiny_joint",
+            "sample_shapes": joint.sample_shapes.to_dict(),
+            "prediction": "x0",
+            "audio_channels": joint.audio_channels,
+            "video_channels": joint.video_channels,
+            "learn_sigma": False,
+        }
         config.sample.update({"num_samples": 3, "batch_size": 2, "num_steps": 2, "num_media": 1})
-        config.sample.grid, config.sample.spacing = "levels", "trailing"
-        config.sample.samplers.video = {"name": "ddim", "eta": 0.0, "clip": 1.0}
-        config.sample.samplers.audio = {"name": "ddim", "eta": 0.0, "clip": None}
     return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network():
+    with pytest.MonkeyPatch.context() as patch:
+        entries: Any = BASE_MODELS.entries
+        patch.setitem(entries, "tiny_joint", "tests.commands.tiny_joint:build")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def media(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, media):
+def config(tmp_path_factory, media, network):
     config = tiny()
     init = build.base_model(config, "joint")[1]
     params = random_params(jax.eval_shape(init, jax.random.key(0)), 0)
