@@ -74,4 +74,5 @@ def test_pixels_come_back_exactly():
     assert float(x.min()) == -1.0
     assert float(x.max()) == 1.0
     np.testing.assert_array_equal(Pixels().decode(x), frames)
-    assert Pixels().decode(np.array([2.0, -7.0])).tolist() == [255, 0]
+    beyond = np.array([2.0, -7.0]).reshape(1, 1, 1, 2, 1)
+    assert Pixels().decode(beyond).ravel().tolist() == [255, 0]

@@ -42,10 +42,11 @@ def config(tmp_path_factory) -> Iterator[Any]:
             "video_channels": config.bases.joint.video_channels,
             "learn_sigma": True,
         }
+        config.sample.variants = {"joint": {}}
     config.data.dir = str(base / "data")
     config.data.options.update(num_train=8, num_test=2)
     config.train.update(num_steps=3, warmup_steps=1, batch_size=4, log_every=1, save_every=3)
-    config.train.time_sampler = "loss_second_moment"
+    config.train.time_sampler, config.train.time.focus = "loss_second_moment", 0.0
     config.sample.update(num_samples=1, batch_size=1, num_steps=2, num_media=0)
     config.weights.joint = str(base / "run" / "weights.safetensors")
     prepare("bounce", config.data.dir, **config.data.options)

@@ -319,7 +319,7 @@ def test_sample_enlarges_each_clip_by_its_index(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sample, "enlarger", lambda config: enlarge)
     monkeypatch.setattr(build, "sampler", lambda *_: Drawn())
-    sample._sample_variant(chosen, tmp_path, "independent", None)
+    sample._sample_variant(chosen, tmp_path, "independent", None, None)
     assert asked == [[0, 1], [2]]  # the third batch place is no sample, and costs nothing
     video = read_all(tmp_path)["video"]
     assert video.shape == (3, 2, HIGH, HIGH, 3)
