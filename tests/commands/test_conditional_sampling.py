@@ -132,7 +132,8 @@ def test_other_media_in_the_same_workdir_are_refused(sampled, config, media):
 def test_half_a_condition_is_refused(config):
     other: Any = config.copy_and_resolve_references()
     with other.unlocked():
-        other.sample.variants = {"half": {"condition": {"given": "video", "media": ""}}}
+        half = {"half": {"condition": {"given": "video", "media": ""}}}
+        other.sample.update({"variants": half})
     with pytest.raises(ValueError, match=r"given='video' and media=''"):
         read_given(other, "half")
     with other.unlocked():

@@ -131,10 +131,10 @@ def test_drawn_pairs_are_different_frames_of_the_clip_by_the_generator_alone():
             "low": (4, 16, 16, 3),
         }
         assert all(np.array_equal(first[name], second[name]) for name in first)
-        numbers = [pixels(first[name])[:, 8, 8, 0].round() for name in ("high", "low")]
-        np.testing.assert_array_equal(*numbers)  # each low beside its own high
-        assert len(set(numbers[0])) == 4
-        seen += numbers[0].tolist()
+        high, low = (pixels(first[name])[:, 8, 8, 0].round() for name in ("high", "low"))
+        np.testing.assert_array_equal(high, low)  # each low beside its own high
+        assert len(set(high)) == 4
+        seen += high.tolist()
     assert set(seen) == set(range(6))
 
 
