@@ -41,7 +41,7 @@ def config(tmp_path_factory) -> Any:
     section.base.update(model_channels=4, channel_mult=(1,), num_groups=2)
     section.update(low_size=LOW, high_size=HIGH, respacing="ddim4", frames_per_batch=4)
     config.codecs.video.shrink = 32 // LOW
-    config.bases.video.update(sample_shape=(16, LOW, LOW, 3), patch=(1, 4, 4))
+    config.bases.video.update(sample_shape=(16, LOW, LOW, 3), patch=(1, 2, 2))
     section.weights = str(folder / "super_resolution.safetensors")
     save_weights(section.weights, random_params(_abstract(config)), {})
     config.data.dir = str(folder / "data")
