@@ -56,6 +56,7 @@ def section() -> dict[str, Any]:
         "low_size": LOW,
         "high_size": HIGH,
         "base": base,
+        "prediction": "x0",  # 8 channels cannot carry the noise through, but the signal they can
         "weights": "runs/bounce_sr/super_resolution/weights.safetensors",
         "frames_per_batch": 64,
         "pairs": official["pairs"] | {"frames_per_clip": 2},
@@ -71,4 +72,5 @@ def training() -> dict[str, Any]:
         "final_fraction": 0.02,
         "b2": 0.99,
         "ema_decay": 0.998,
+        "max_weight": 10.0,
     }

@@ -63,6 +63,7 @@ def super_resolution() -> dict[str, Any]:
             "dropout": 0.0,
             "num_groups": 32,
         },
+        "prediction": "eps",
         "schedule": {
             "name": "linear",
             "num_timesteps": 1000,

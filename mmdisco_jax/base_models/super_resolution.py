@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from mmdisco_jax.base_models.image_unet import ImageUNet, ImageUNetSpec
+from mmdisco_jax.process.predictions import convert
+from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn
 
 # (x_t [b h w c], t [b]) -> what the network says of them.
@@ -104,6 +106,16 @@ def picture_loss(
     return criterion(predict, high, noise_key)
 
 
-def noise_half(predict: Predict) -> Predict:
-    """Of a network's channels those of the noise: as many as x_t has, the first."""
-    return lambda x_t, t: predict(x_t, t)[..., : x_t.shape[-1]]
+def noise_half(predict: Predict, schedule: Schedule, prediction: str = "eps") -> Predict:
+    """eps from a network's first channels, as many as x_t has, without its variance.
+
+    prediction: what these channels are: "eps", as officially, or another of `process.predictions`.
+      A narrow network, or one trained for minutes, cannot carry the noise through as exactly as
+      high levels demand; such a one had better predict the signal, "x0".
+    """
+
+    def eps(x_t: Array, t: Array) -> Array:
+        first = predict(x_t, t)[..., : x_t.shape[-1]]
+        return convert(first, prediction, "eps", x_t, schedule.alpha(t), schedule.sigma(t))
+
+    return eps

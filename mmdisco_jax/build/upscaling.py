@@ -23,6 +23,7 @@ from mmdisco_jax.inputs.degradations import DegradationSpec, DrawnPairs
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
+from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
 from mmdisco_jax.samplers.programs import Programs, stretch_of
@@ -36,7 +37,7 @@ from mmdisco_jax.training.weights import load_weights, read_metadata
 SUPER_RESOLUTION = "super_resolution"
 _CHANNELS = 3
 # Keys that weights are trained for; any other value makes another network of the same shapes.
-_TRAINED_FOR = ("low_size", "high_size", "base", "schedule")
+_TRAINED_FOR = ("low_size", "high_size", "base", "schedule", "prediction")
 
 
 def super_resolution_pairs(config: Config) -> DrawnPairs | None:
@@ -80,14 +81,13 @@ def super_resolution_loss(
     `criterion` as `picture_loss` takes it; by default the error of the noise.
     """
     graphdef, init = super_resolution_model(config)
-    schedule = named(config.super_resolution.schedule, SCHEDULES)
+    schedule, prediction = _process(config)
     sampler = TimeSampler(num_timesteps=schedule.num_timesteps, **config.train.time.to_dict())
     max_weight = config.train.max_weight
 
     def noise_error(predict: Any, high: jax.Array, key: jax.Array) -> Any:
-        return noise_prediction(
-            noise_half(predict), high, key, schedule, sampler, max_weight=max_weight
-        )
+        eps_fn = noise_half(predict, schedule, prediction)
+        return noise_prediction(eps_fn, high, key, schedule, sampler, max_weight=max_weight)
 
     def loss_fn(params, frozen, batch, key, step):
         del frozen, step
@@ -109,14 +109,19 @@ def super_resolution(config: Config, sharding: Any = None) -> Upscaler:
     """
     section = _section(config)
     graphdef, _ = super_resolution_model(config)
-    schedule = named(section.schedule, SCHEDULES)
+    schedule, prediction = _process(config)
     stepper = named(section.sampler, SAMPLERS)
     grid = respaced_timesteps(schedule.num_timesteps, section.respacing)[::-1]
     shape = (1, section.high_size, section.high_size, _CHANNELS)
     seed, stretch = config.sample.seed, stretch_of(len(grid))
 
     def sampling(params: Any, low: jax.Array, indices: jax.Array) -> Sampling:
-        denoise = frame_denoiser(nnx.merge(graphdef, params), PICTURE)
+        model = nnx.merge(graphdef, params)
+
+        def eps(x_t: jax.Array, t: jax.Array, low: jax.Array) -> jax.Array:
+            return noise_half(lambda *args: model(*args, low), schedule, prediction)(x_t, t)
+
+        denoise = frame_denoiser(eps, PICTURE)
         noise = keyed(sample_keys(seed, indices))
         cond = {PICTURE: low}
         return Sampling(denoise, {PICTURE: stepper}, {PICTURE: schedule}, grid, noise, cond)
@@ -167,6 +172,12 @@ def _section(config: Config) -> Config:
             "configs/super_resolution.py."
         )
     return config.super_resolution
+
+
+def _process(config: Config) -> tuple[Schedule, str]:
+    """The noise schedule, and what the network predicts."""
+    section = _section(config)
+    return named(section.schedule, SCHEDULES), section.prediction
 
 
 def _without_dropout(value: Any) -> Any:

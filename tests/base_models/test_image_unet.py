@@ -29,10 +29,13 @@ from mmdisco_jax.base_models.super_resolution import (
     SuperResolution,
     bilinear,
     frame_denoiser,
+    noise_half,
 )
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.porting.load import to_torch
 from mmdisco_jax.porting.names import torch_tensor
+from mmdisco_jax.process.noising import noisy
+from mmdisco_jax.process.schedules import linear
 from tests.randoms import random_module
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys" / "mmdiffusion_sr64to256.json"
@@ -237,6 +240,16 @@ def test_frames_are_pictures_with_the_time_of_their_clip():
     want = x * t[:, None, None, None, None] + low.mean((2, 3), keepdims=True)
     assert eps.keys() == {"video"}
     np.testing.assert_allclose(eps["video"], want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0"])
+def test_the_noise_is_read_from_what_the_network_predicts(kind: str):
+    schedule = linear(1000, 1e-4, 0.02)
+    x0, eps, t = normal(2, 4, 4, 3), normal(2, 4, 4, 3, seed=1), jnp.array([3, 800])
+    said = {"eps": eps, "x0": x0}[kind]
+    read = noise_half(lambda x, t: jnp.concatenate([said, 99 * said], -1), schedule, kind)
+    got = read(noisy(x0, eps, t, schedule), t)
+    np.testing.assert_allclose(got, eps, atol=1e-4)
 
 
 def test_bad_inputs():

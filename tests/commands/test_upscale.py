@@ -40,6 +40,7 @@ def config(tmp_path_factory) -> Any:
     section = config.super_resolution
     section.base.update(model_channels=4, channel_mult=(1,), num_groups=2)
     section.update(low_size=LOW, high_size=HIGH, respacing="ddim4", frames_per_batch=4)
+    section.prediction, config.train.max_weight = "eps", None  # as officially
     config.codecs.video.shrink = 32 // LOW
     config.bases.video.update(sample_shape=(16, LOW, LOW, 3), patch=(1, 2, 2))
     section.weights = str(folder / "super_resolution.safetensors")
