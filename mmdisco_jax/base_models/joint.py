@@ -37,9 +37,19 @@ class JointModel:
 
     def denoise(self, x_t: AV, t: Array, cond: Cond = None) -> AV:
         """eps of a batch whose samples share their noise level, as in sampling (a DenoiseFn)."""
-        key = jax.random.fold_in(jax.random.key(0), t[0].astype(jnp.uint32))
-        out = self.network(x_t, t, cond, shifts=self._shifts(key, x_t))
-        return self._eps(out, x_t, t)
+        return self._eps(self._sampled(x_t, t, cond), x_t, t)
+
+    def denoise_with_variance(self, x_t: AV, t: Array, cond: Cond = None) -> AV:
+        """As `denoise`, [b ... 2c]: eps, and then the variance in its range.
+
+        ValueError for a network without `learn_sigma`.
+        """
+        if not self.network.spec.learn_sigma:
+            raise ValueError(
+                "the base model has no learned variance (learn_sigma is False): "
+                "sample with variance fixed_small or fixed_large."
+            )
+        return self._with_variance(self._sampled(x_t, t, cond), x_t, t)
 
     def training_eps(self, x_t: AV, t: Array, key: Array) -> AV:
         """eps with the randomness of training: one shift per block for the batch, and dropout.
@@ -49,11 +59,14 @@ class JointModel:
         shift_key, dropout_key = jax.random.split(key)
         shifts = self._shifts(shift_key, x_t)
         out = self.network(x_t, t, shifts=shifts, dropout_key=dropout_key)
-        eps = self._eps(out, x_t, t)
         if not self.network.spec.learn_sigma:
-            return eps
-        variance = {m: split_variance(out[m], x)[1] for m, x in x_t.items()}
-        return {m: jnp.concatenate([eps[m], variance[m]], axis=-1) for m in eps}
+            return self._eps(out, x_t, t)
+        return self._with_variance(out, x_t, t)
+
+    def _sampled(self, x_t: AV, t: Array, cond: Cond) -> AV:
+        """The network's output with the shifts of this noise level."""
+        key = jax.random.fold_in(jax.random.key(0), t[0].astype(jnp.uint32))
+        return self.network(x_t, t, cond, shifts=self._shifts(key, x_t))
 
     def _shifts(self, key: Array, x_t: AV) -> Array:
         return draw_shifts(self.network.spec, key, x_t["video"].shape[1])
@@ -65,3 +78,8 @@ class JointModel:
             alpha, sigma = self.schedules[m].alpha(t), self.schedules[m].sigma(t)
             eps[m] = convert(out[m][..., : x.shape[-1]], self.prediction, "eps", x, alpha, sigma)
         return eps
+
+    def _with_variance(self, out: AV, x_t: AV, t: Array) -> AV:
+        eps = self._eps(out, x_t, t)
+        variance = {m: split_variance(out[m], x)[1] for m, x in x_t.items()}
+        return {m: jnp.concatenate([eps[m], variance[m]], axis=-1) for m in eps}

@@ -25,7 +25,7 @@ from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
 from mmdisco_jax.inputs.media import ClipSpec
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
-from mmdisco_jax.samplers.api import Times
+from mmdisco_jax.samplers.api import Times, noise_only
 from mmdisco_jax.samplers.conditional import Conditional
 from mmdisco_jax.samplers.grids import solver_grid, timesteps
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
@@ -51,11 +51,15 @@ def sampler(config: Config, variant: str) -> Programs:
     guided = is_guided(config, variant)
     disc_graph = discriminator(config)[0] if guided else None
     _check_condition(chosen, base_graphs, guided)
+    learned = [m for m, s in steppers.items() if getattr(s, "variance", "") == "learned_range"]
+    _check_learned(learned, config, variant)
     stretch = stretch_of(len(grid))
 
     def sampling(base_params: Any, disc_params: Any, indices: jax.Array, given: Any) -> Sampling:
         models = base_models(config, base_graphs, base_params)
         denoise = denoise_fn(models)
+        if learned:
+            denoise = noise_only(models[JOINT].denoise_with_variance, but=learned)
         if disc_graph is not None:
             h = log_ratio_fn(config, disc_graph, disc_params, models)
             denoise = _guided(chosen, denoise, h, noise)
@@ -109,6 +113,21 @@ def _check_condition(chosen: Config, base_graphs: dict[str, Any], guided: bool) 
         raise ValueError(
             f"sample.condition.given is {chosen.condition.given!r}, but two models on their own "
             "know nothing of each other: use a joint base model, or guidance (sample.scales)."
+        )
+
+
+def _check_learned(learned: list[str], config: Config, variant: str) -> None:
+    if not learned:
+        return
+    if JOINT not in config.bases or not config.bases[JOINT].learn_sigma:
+        raise ValueError(
+            f"the samplers of {learned} take the base model's variance (learned_range), but it has "
+            "none: train a joint model with learn_sigma, or use fixed_small or fixed_large."
+        )
+    if is_guided(config, variant):
+        raise ValueError(
+            f"variant {variant!r} guides the noise, and the samplers of {learned} take a learned "
+            "variance with it: use fixed_small or fixed_large in a guided variant."
         )
 
 

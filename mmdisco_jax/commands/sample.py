@@ -57,7 +57,7 @@ def run(config: Config, workdir: Path) -> None:
 def _claim(workdir: Path, config: Config, given: dict[str, Given | None]) -> None:
     """Refuses a folder whose shards another config made."""
     mine = json.loads(config.to_json_best_effort())
-    made_by = ["bases", "discriminator", "guidance", "weights", "sample"]
+    made_by = ["schedules", "codecs", "bases", "discriminator", "guidance", "weights", "sample"]
     if config.super_resolution:
         made_by.append("super_resolution")
     mine = {k: mine[k] for k in made_by}

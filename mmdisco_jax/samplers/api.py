@@ -5,6 +5,7 @@ A stepper is a frozen dataclass of hyper-parameters. Its coefficients are tables
 double precision, one row per step; `step` is a pure function of a row.
 """
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -79,15 +80,16 @@ def limited(x0: Array, clip: float | None, quantile: float | None = None) -> Arr
     return jnp.clip(x0, -spread, spread) * (clip / spread)
 
 
-def noise_only(denoise: DenoiseFn) -> DenoiseFn:
+def noise_only(denoise: DenoiseFn, but: Collection[str] = ()) -> DenoiseFn:
     """A model with learned variances (twice the channels) as one of the noise alone.
 
-    For samplers that have no use for a variance, and for guidance.
+    For samplers that have no use for a variance, and for guidance. `but` names modalities that keep
+    theirs.
     """
 
     def fn(x: AV, t: Array, cond: Cond) -> AV:
         out = denoise(x, t, cond)
-        return {m: split_variance(out[m], x[m])[0] for m in x}
+        return {m: out[m] if m in but else split_variance(out[m], x[m])[0] for m in x}
 
     return fn
 

@@ -195,7 +195,7 @@ def test_losses_are_weighted_by_the_draw_and_remembered_without_the_weight():
 
 
 @pytest.mark.parametrize("learn_sigma", [False, True])
-def test_a_joint_model_in_training_gives_eps_and_its_variance(learn_sigma: bool):
+def test_a_joint_model_gives_eps_and_its_variance(learn_sigma: bool):
     class Network:
         spec = MMDiffusionSpec(learn_sigma=learn_sigma, cross_attention_windows=(1, 1, 1))
 
@@ -207,7 +207,15 @@ def test_a_joint_model_in_training_gives_eps_and_its_variance(learn_sigma: bool)
     model = JointModel(network=network, schedules=NOISE, prediction="x0")
     x_t, t = _batch(), jnp.arange(6) * 100
     got = jax.jit(model.training_eps)(x_t, t, jax.random.key(0))
+    sampled = model.denoise(x_t, t)
+    if learn_sigma:
+        again = model.denoise_with_variance(x_t, t)
+        assert all(np.allclose(again[m], got[m], rtol=1e-6) for m in x_t)
+    else:
+        with pytest.raises(ValueError, match="has no learned variance .* fixed_small"):
+            model.denoise_with_variance(x_t, t)
     for m, x in x_t.items():
+        np.testing.assert_allclose(sampled[m], got[m][..., : x.shape[-1]], rtol=1e-6)
         shape = (6,) + (1,) * (x.ndim - 1)
         alpha, sigma = (f(t).reshape(shape) for f in (NOISE[m].alpha, NOISE[m].sigma))
         eps = got[m][..., : x.shape[-1]]

@@ -13,6 +13,7 @@ from configs import bounce, bounce_mm_diffusion, folder, landscape_mm_diffusion
 from mmdisco_jax import build
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.commands import sample, train
+from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.inputs.prepare import prepare
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import read_metrics
@@ -87,6 +88,32 @@ def test_weights_of_other_schedules_are_refused_unless_forced(config, tmp_path):
     with pytest.raises(ValueError, match=r"video: trained.*0.02.*has.*0.03") as caught:
         build.bases(part)
     assert "audio: trained" not in str(caught.value)
+
+
+def test_a_learned_variance_is_sampled_with(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.sample.update(grid="levels", spacing="linspace", model_time="continuous", num_steps=4)
+    learned = {"name": "ddpm", "variance": "learned_range", "clip": 1.0}
+    config.sample.variants = {
+        name: {"samplers": {m: learned | {"variance": v} for m, v in chosen.items()}}
+        for name, chosen in {
+            "learned": {"audio": "learned_range", "video": "learned_range"},
+            "one": {"audio": "learned_range", "video": "fixed_small"},
+            "small": {"audio": "fixed_small", "video": "fixed_small"},
+        }.items()
+    }
+    sample.run(config, tmp_path)
+    one, small, both = (read_all(tmp_path / name) for name in ("one", "small", "learned"))
+    # Its sound's noise differs; and through the sound, what the model says of the picture.
+    assert not np.array_equal(one["audio"], small["audio"])
+    assert not np.array_equal(both["video"], one["video"])
+    with config.unlocked():
+        config.sample.variants.learned.scales = {"audio": 1.0, "video": 1.0}
+    with pytest.raises(ValueError, match=r"'learned' guides the noise.*learned variance"):
+        build.sampler(config, "learned")
+    config.bases.joint.learn_sigma = False
+    with pytest.raises(ValueError, match=r"\['audio'\] take the base model's variance .* fixed"):
+        build.sampler(config, "one")
 
 
 def test_noise_levels_are_drawn_as_the_config_says_or_not_at_all(config):
