@@ -112,12 +112,8 @@ def _sample() -> dict:
     }
 
 
-def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
-    if target not in TARGETS:
-        raise ValueError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}.")
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.data = {
+def _data() -> dict:
+    return {
         "name": "bounce",
         "dir": "runs/data",
         "options": {"num_train": 16_000, "num_test": 1024, "seed": 0},
@@ -129,9 +125,10 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         # there. For codecs that cost more than reading; these do not. Not with flips.
         "latents": "",
     }
-    config.clip = {"seconds": 2.0, "fps": 8, "sample_rate_hz": 16_000}
-    config.schedules = {"audio": _linear_schedule(), "video": _linear_schedule()}
-    config.codecs = {
+
+
+def _codecs() -> dict:
+    return {
         "video": {"name": "pixels"},
         "audio": {
             "name": "log_mel",
@@ -146,7 +143,10 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
             "scale": 0.4,
         },
     }
-    config.bases = {
+
+
+def _bases() -> dict:
+    return {
         "video": {
             "name": "patch_transformer",
             "sample_shape": (16, 32, 32, 3),
@@ -168,7 +168,10 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
             "taps": 5,
         },
     }
-    config.discriminator = {
+
+
+def _discriminator() -> dict:
+    return {
         "name": "aligned_on_bases",
         "in_features": {"audio": 160, "video": 192},
         "num_moments": 16,
@@ -179,6 +182,32 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         "taps": 5,
         "fusion": "products",
     }
+
+
+def _evaluate() -> dict:
+    return {
+        "metrics": ("bounce", "proxy_frechet_video", "proxy_frechet_audio", "av_align"),
+        "num_real": 1024,  # test clips: half to compare with, half to be compared
+        "replicates": 1000,
+        "seed": 0,
+        # Noise levels at which the discriminator itself is measured, on so many held-out pairs.
+        "levels": (50, 150, 250, 350, 450, 550, 650, 750),
+        "level_pairs": 128,
+        "pool": (),  # workdirs of other sampling seeds, measured together with this one
+    }
+
+
+def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
+    if target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}.")
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.data = _data()
+    config.clip = {"seconds": 2.0, "fps": 8, "sample_rate_hz": 16_000}
+    config.schedules = {"audio": _linear_schedule(), "video": _linear_schedule()}
+    config.codecs = _codecs()
+    config.bases = _bases()
+    config.discriminator = _discriminator()
     # A network that enlarges the samples, as in configs/super_resolution.py; {} for none.
     config.super_resolution = {}
     config.guidance = {"log_ratio": "logit"}
@@ -197,16 +226,7 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
         "variant": "independent",  # of config.sample.variants; unguided
     }
     config.sample = _sample()
-    config.evaluate = {
-        "metrics": ("bounce", "proxy_frechet_video", "proxy_frechet_audio", "av_align"),
-        "num_real": 1024,  # test clips: half to compare with, half to be compared
-        "replicates": 1000,
-        "seed": 0,
-        # Noise levels at which the discriminator itself is measured, on so many held-out pairs.
-        "levels": (50, 150, 250, 350, 450, 550, 650, 750),
-        "level_pairs": 128,
-        "pool": (),  # workdirs of other sampling seeds, measured together with this one
-    }
+    config.evaluate = _evaluate()
     # parts: guidance, official (timed, as ratios), training, sampling (timed), estimate (XLA's
     # account of a step and of a call, compiled and not run).
     config.bench = {"batch_size": 8, "repeats": 10, "parts": ("guidance", "official")}

@@ -56,16 +56,7 @@ def make_train_iterator(
       ValueError: an argument breaks the rules above, or the source is empty.
     """
     _check(source, batch_size=batch_size, seed=seed, num_workers=num_workers)
-    if not 0 <= process_index < process_count:
-        raise ValueError(
-            f"process_index is {process_index}, but must be in 0..{process_count - 1} "
-            f"for process_count {process_count}."
-        )
-    if batch_size % process_count:
-        raise ValueError(
-            f"batch_size is {batch_size}, but must be a multiple of process_count "
-            f"({process_count}), as it is the global batch; round it up or down."
-        )
+    _check_processes(batch_size, process_index, process_count)
     stream = grain.MapDataset.source(source).seed(seed).shuffle().map(pair_only)
     stream = stream.repeat()
     if window is not None:  # first: mirroring copies what it is given
@@ -135,6 +126,19 @@ def _stack(examples: list[Example]) -> Example:
                 "record must hold a clip of one size. Prepare the dataset again."
             )
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+def _check_processes(batch_size: int, process_index: int, process_count: int) -> None:
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index is {process_index}, but must be in 0..{process_count - 1} "
+            f"for process_count {process_count}."
+        )
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch_size is {batch_size}, but must be a multiple of process_count "
+            f"({process_count}), as it is the global batch; round it up or down."
+        )
 
 
 def _check(

@@ -132,16 +132,12 @@ def sample_adaptive(
         if solver.per == "batch":
             error = jnp.where(going, error, 0.0).max() + jnp.zeros_like(error)
         accepted = going & (error <= 1)
-
-        def choose(new: AV, old: AV) -> AV:
-            return {m: jnp.where(per_sample(accepted, v), v, old[m]) for m, v in new.items()}
-
         level = jnp.where(accepted, at[-1], state.level)
         wished = solver.theta * state.h * error ** (-1 / solver.order)
         h = jnp.minimum(wished, goal - lead.log_snr(level))
         return _State(
-            x=choose(high, state.x),
-            x_before=choose(low, state.x_before),
+            x=_choose(accepted, high, state.x),
+            x_before=_choose(accepted, low, state.x_before),
             level=level,
             h=jnp.where(going, h, state.h),
             num_evaluations=state.num_evaluations + solver.order * going,
@@ -156,6 +152,11 @@ def sample_adaptive(
     )
     end = jax.lax.while_loop(lambda state: active(state).any(), step, start)
     return end.x, AdaptiveReport(end.num_evaluations, end.level <= near)
+
+
+def _choose(accepted: Array, new: AV, old: AV) -> AV:
+    """[b ...]: the new values of the samples whose step is accepted."""
+    return {m: jnp.where(per_sample(accepted, v), v, old[m]) for m, v in new.items()}
 
 
 def _two_orders(

@@ -92,15 +92,11 @@ def fit(
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
     step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-    first = int(state.step)
+    first, last = int(state.step), spec.num_steps
     window: list[dict[str, Array]] = []
-    with (
-        StopRequest() as stop,
-        MetricsLog(workdir, first) as log,
-        _bar(first, spec.num_steps) as bar,
-    ):
+    with StopRequest() as stop, MetricsLog(workdir, first) as log, _bar(first, last) as bar:
         window_start, waited = batches.get_state(), 0.0
-        for number in range(first + 1, spec.num_steps + 1):
+        for number in range(first + 1, last + 1):
             asked = time.monotonic()
             batch = next(batches)
             waited += time.monotonic() - asked
@@ -110,7 +106,7 @@ def fit(
                 jax.block_until_ready(window[-1 - _AHEAD]["loss"])
             bar.update()
             stopping = stop.reached(number)
-            saving = stopping or number % spec.save_every == 0 or number == spec.num_steps
+            saving = stopping or number % spec.save_every == 0 or number == last
             if saving or number % spec.log_every == 0:
                 rows = jax.device_get(window)
                 _require_finite(rows, number, window_start, records)
@@ -119,7 +115,7 @@ def fit(
                 window, window_start, waited = [], batches.get_state(), 0.0
             if saving:
                 save(state)
-            if stopping and number < spec.num_steps and stop.signal:
+            if stopping and number < last and stop.signal:
                 raise StoppedError(number, stop.signal)
     return state
 

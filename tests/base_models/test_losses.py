@@ -212,7 +212,7 @@ def test_a_joint_model_gives_eps_and_its_variance(learn_sigma: bool):
         again = model.denoise_with_variance(x_t, t)
         assert all(np.allclose(again[m], got[m], rtol=1e-6) for m in x_t)
     else:
-        with pytest.raises(ValueError, match="has no learned variance .* fixed_small"):
+        with pytest.raises(ValueError, match=r"has no learned variance .* fixed_small"):
             model.denoise_with_variance(x_t, t)
     for m, x in x_t.items():
         np.testing.assert_allclose(sampled[m], got[m][..., : x.shape[-1]], rtol=1e-6)
