@@ -90,10 +90,15 @@ def base_models(
 
 
 def denoise_fn(models: dict[str, Any]) -> DenoiseFn:
-    """One eps model per modality, or one of all, as a denoiser of the pair."""
+    """One eps model per modality, or one of all, as a denoiser of the pair.
+
+    Its condition is None, or text embeddings {modality: [b ...]}.
+    """
     if JOINT in models:
         return models[JOINT].denoise
-    return lambda x, t, cond: {m: models[m](x[m], t) for m in x}
+    return lambda x, t, cond: {
+        m: models[m](x[m], t) if cond is None else models[m](x[m], t, cond[m]) for m in x
+    }
 
 
 def discriminator(config: Config) -> tuple[nnx.GraphDef, Any]:

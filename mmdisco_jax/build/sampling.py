@@ -21,7 +21,8 @@ from mmdisco_jax.build.models import (
 )
 from mmdisco_jax.build.provenance import check_schedules
 from mmdisco_jax.build.sections import Config, named, schedules
-from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
+from mmdisco_jax.guidance.classifier_free import classifier_free
+from mmdisco_jax.guidance.joint import Plan, PlannedJoint, ResidualFn, guided_by, residual
 from mmdisco_jax.inputs.media import ClipSpec
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
@@ -32,16 +33,17 @@ from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
 from mmdisco_jax.samplers.programs import Programs, stretch_of
 from mmdisco_jax.samplers.sample import Sampling
 from mmdisco_jax.training.weights import load_weights
-from mmdisco_jax.types import DenoiseFn, LogRatioFn
+from mmdisco_jax.types import DenoiseFn
 
 
 def sampler(config: Config, variant: str) -> Programs:
     """Programs from (base params, discriminator params, sample indices [b]) to samples AV.
 
-    With a condition they take a fourth argument, the given latents {modality: [b ...]}. `variant`
-    names one of `config.sample.variants`, which override the rest of `config.sample`. A sample is a
-    function of (config.sample.seed, its index) and its condition; the same noise serves all
-    variants.
+    They may have a fourth argument, conditions by name: "given", latents {modality: [b ...]} that
+    are kept; "text" and "no_text", embeddings {modality: [b ...]} of prompts and negative prompts.
+    `variant` names one of `config.sample.variants`, which override the rest of `config.sample`. A
+    sample is a function of (config.sample.seed, its index) and its conditions; the same noise
+    serves all variants.
     """
     chosen = variant_settings(config, variant)
     noise, shapes = schedules(config), sample_shapes(config)
@@ -55,31 +57,33 @@ def sampler(config: Config, variant: str) -> Programs:
     _check_learned(learned, config, variant)
     stretch = stretch_of(len(grid))
 
-    def sampling(base_params: Any, disc_params: Any, indices: jax.Array, given: Any) -> Sampling:
+    def sampling(base_params: Any, disc_params: Any, indices: Any, conditions: Any) -> Sampling:
         models = base_models(config, base_graphs, base_params)
         denoise = denoise_fn(models)
         if learned:
             denoise = noise_only(models[JOINT].denoise_with_variance, but=learned)
+        with_text = _classifier_free(chosen, conditions)
+        denoise = with_text(denoise)
         if disc_graph is not None:
             h = log_ratio_fn(config, disc_graph, disc_params, models)
-            denoise = _guided(chosen, denoise, h, noise)
+            denoise = _guided(chosen, denoise, with_text(residual(h, noise)))
         keys = sample_keys(chosen.seed, indices)
-        run = Sampling(
-            denoise, steppers, noise, grid, keyed(keys), num_substeps=chosen.num_substeps
-        )
+        cond = conditions.get("text")
+        run = Sampling(denoise, steppers, noise, grid, keyed(keys), cond, chosen.num_substeps)
+        given = conditions.get("given")
         if given is None:
             return run
         parts = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
         fixed = {m: initial(keys, shapes)[m] for m in given}
         return Conditional(**parts, given=given, fixed=fixed, weight=chosen.condition.weight)
 
-    def begin(base_params: Any, disc_params: Any, indices: jax.Array, given: Any = None) -> Any:
+    def begin(base_params: Any, disc_params: Any, indices: Any, conditions: Any = None) -> Any:
         start = initial(sample_keys(chosen.seed, indices), shapes)
-        return sampling(base_params, disc_params, indices, given).begin(start)
+        return sampling(base_params, disc_params, indices, conditions or {}).begin(start)
 
     def proceed(base_params: Any, disc_params: Any, indices: Any, *rest: Any) -> Any:
-        *given, carry, first = rest
-        run = sampling(base_params, disc_params, indices, given[0] if given else None)
+        *conditions, carry, first = rest
+        run = sampling(base_params, disc_params, indices, conditions[0] if conditions else {})
         return run.proceed(carry, first, stretch)
 
     return Programs(jax.jit(begin), jax.jit(proceed), len(grid), stretch)
@@ -99,13 +103,21 @@ def _grid(chosen: Config, schedule: Schedule) -> Times:
     )
 
 
-def _guided(chosen: Config, denoise: DenoiseFn, h: LogRatioFn, noise: dict[str, Schedule]) -> Any:
+def _classifier_free(chosen: Config, conditions: Any) -> Any:
+    """What puts a field (of noise, of residuals) under the text's guidance, if there is a text."""
+    if "text" not in conditions:
+        return lambda field: field
+    scales, uncond = chosen.text_scales.to_dict(), conditions["no_text"]
+    return lambda field: classifier_free(field, scales, uncond)
+
+
+def _guided(chosen: Config, denoise: DenoiseFn, r: ResidualFn) -> Any:
     """The denoiser with the discriminator's guidance, by the variant's scales and plan."""
     scales = chosen.scales.to_dict()
     plan = Plan(interval=chosen.plan.interval or None, every=chosen.plan.every)
-    if plan == Plan():
-        return joint(denoise, h, noise, scales)
-    return PlannedJoint(denoise, residual(h, noise), scales, plan)
+    return (
+        guided_by(denoise, r, scales) if plan == Plan() else PlannedJoint(denoise, r, scales, plan)
+    )
 
 
 def _check_condition(chosen: Config, base_graphs: dict[str, Any], guided: bool) -> None:

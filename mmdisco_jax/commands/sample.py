@@ -89,8 +89,8 @@ def _sample_variant(
     weights, cut = _placed(weights, size)
 
     def arguments(numbers: np.ndarray) -> tuple:
-        rows = (given.rows(numbers),) if given else ()
-        return *weights, *jax.device_put((numbers.astype(np.int32), *rows), cut)
+        conditions = {"given": given.rows(numbers)} if given else {}
+        return *weights, *jax.device_put((numbers.astype(np.int32), conditions), cut)
 
     start = time.perf_counter()
     with CompileClock() as clock:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from mmdisco_jax.discriminator import losses
 from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.types import AV, Array, DenoiseFn, LogRatioFn
+from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
 
 FAKES = ("repaired", "generated", "generated_pairs", "both")
 
@@ -75,6 +75,16 @@ class Problem:
     residual: Callable[[LogRatioFn], Callable[[AV, Array, Any], AV]]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Noisy real pairs and clean generated ones, and what each is conditioned on."""
+
+    x_t: AV
+    cond: Cond
+    generated: AV | None
+    generated_cond: Cond
+
+
 def objective(
     model: Any,
     x0: AV,
@@ -83,13 +93,23 @@ def objective(
     step: Array,
     problem: Problem,
     spec: ObjectiveSpec,
+    *,
+    cond: Cond = None,
+    generated_cond: Cond = None,
 ) -> tuple[Array, dict[str, Array]]:
     """The loss and its metrics for clean real pairs x0 {m: [b ...]}.
 
     generated: clean fake samples {m: [n ...]} of the base models; sound and picture are drawn from
     them independently, so n of each give n^2 fake pairs; or together, for "generated_pairs". None
     when spec.fakes is "repaired".
+    cond, generated_cond: what each real and each fake is conditioned on, trees [b ...] and [n ...].
+    Both halves of a fake must come of one condition, so only "generated_pairs" will do.
     """
+    if cond is not None and spec.ce_weight and spec.fakes != "generated_pairs":
+        raise ValueError(
+            f"fakes {spec.fakes!r} pair sounds and pictures of different conditions: with text, "
+            "train on fakes='generated_pairs'."
+        )
     keys = jax.random.split(key, 4)
     batch = next(iter(x0.values())).shape[0]
     t = jnp.repeat(problem.time_sampler(keys[0], spec.groups), batch // spec.groups)
@@ -100,7 +120,8 @@ def objective(
     x_t = add_noise(x0, eps, t, problem.schedules)
     loss, metrics = jnp.zeros(()), {}
     if spec.ce_weight:
-        real, fake = _logits(model, x_t, t, generated, keys[2:], problem, spec)
+        sources = Sources(x_t=x_t, cond=cond, generated=generated, generated_cond=generated_cond)
+        real, fake = _logits(model, sources, t, keys[2:], problem, spec)
         ce = losses.cross_entropy(real, fake)
         loss += spec.ce_weight * ce
         metrics |= {"ce": ce} | _classification(real, fake, t, problem.time_sampler.num_timesteps)
@@ -108,9 +129,10 @@ def objective(
         stride = batch // spec.denoising_samples
         some = {m: x_t[m][::stride] for m in x_t}
         some_eps = {m: eps[m][::stride] for m in eps}
+        some_cond = jax.tree.map(lambda c: c[::stride], cond)
 
         def term() -> tuple[Array, dict[str, Array]]:
-            return _denoising(model, some, some_eps, t[::stride], problem)
+            return _denoising(model, some, some_eps, t[::stride], some_cond, problem)
 
         def none_yet() -> tuple[Array, dict[str, Array]]:
             return jax.tree.map(jnp.zeros_like, jax.eval_shape(term))
@@ -121,28 +143,47 @@ def objective(
     return loss, metrics
 
 
-def _logits(model, x_t, t, generated, keys, problem, spec) -> tuple[Array, Array]:
+def _logits(
+    model: Any,
+    sources: Sources,
+    t: Array,
+    keys: Array,
+    problem: Problem,
+    spec: ObjectiveSpec,
+) -> tuple[Array, Array]:
     """Logits of real pairs [b] and of fakes [k, b]: each fake at its real pair's noise level."""
+    x_t = sources.x_t
     split = hasattr(model, "features")
     features = model.features(x_t, t) if split else x_t
     score = model.fuse if split else model
-    real, fakes = score(features, t), []
+    told = () if sources.cond is None else (sources.cond,)
+    real, fakes = score(features, t, *told), []
     if spec.fakes in ("repaired", "both"):
         many = jnp.tile(t, spec.shifts)
         audio = losses.repaired(features["audio"], spec.groups, spec.shifts)
         video = jnp.concatenate([features["video"]] * spec.shifts)
         fakes.append(score({"audio": audio, "video": video}, many).reshape(spec.shifts, -1))
     if spec.fakes != "repaired":
-        drawn = {}
-        draws = jax.random.split(keys[0])
-        if spec.fakes == "generated_pairs":
-            draws = [draws[0]] * len(generated)
-        for m, k in zip(sorted(generated), draws, strict=True):
-            index = jax.random.randint(k, t.shape, 0, generated[m].shape[0])
-            drawn[m] = generated[m][index].astype(jnp.float32)
-        noisy = add_noise(drawn, draw_noise(keys[1], drawn), t, problem.schedules)
-        fakes.append(model(noisy, t)[None])
+        fakes.append(_generated_logits(model, sources, t, keys, problem, spec)[None])
     return real, jnp.concatenate(fakes)
+
+
+def _generated_logits(
+    model: Any, sources: Sources, t: Array, keys: Array, problem: Problem, spec: ObjectiveSpec
+) -> Array:
+    """Logits [b] of fakes that the base models made, noised to t [b]."""
+    generated: Any = sources.generated
+    drawn, draws = {}, list(jax.random.split(keys[0]))
+    if spec.fakes == "generated_pairs":
+        draws = [draws[0]] * len(generated)
+    index = None
+    for m, k in zip(sorted(generated), draws, strict=True):
+        index = jax.random.randint(k, t.shape, 0, generated[m].shape[0])
+        drawn[m] = generated[m][index].astype(jnp.float32)
+    noisy = add_noise(drawn, draw_noise(keys[1], drawn), t, problem.schedules)
+    if sources.generated_cond is None:
+        return model(noisy, t)
+    return model(noisy, t, jax.tree.map(lambda c: c[index], sources.generated_cond))
 
 
 def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> dict[str, Array]:
@@ -160,9 +201,10 @@ def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> d
     )
 
 
-def _denoising(model, x_t, eps, t, problem) -> tuple[Array, dict[str, Array]]:
-    base = jax.lax.stop_gradient(problem.denoise(x_t, t, None))
-    r = problem.residual(lambda x, level, cond: model(x, level))(x_t, t, None)
+def _denoising(model, x_t, eps, t, cond, problem) -> tuple[Array, dict[str, Array]]:
+    base = jax.lax.stop_gradient(problem.denoise(x_t, t, cond))
+    r = problem.residual(lambda x, level, c: model(x, level, *(() if c is None else (c,))))
+    r = r(x_t, t, cond)
     gain, by_modality = losses.denoising(r, eps, base)
     scale = losses.best_scale(r, eps, base)
     metrics = {f"denoising_{m}": v for m, v in by_modality.items()}

@@ -44,7 +44,14 @@ def joint(
     scales: Mapping[str, float],
 ) -> DenoiseFn:
     """`denoise` guided at every noise level by `log_ratio`, with a scale per modality."""
-    r = residual(log_ratio, schedules)
+    return guided_by(denoise, residual(log_ratio, schedules), scales)
+
+
+def guided_by(denoise: DenoiseFn, r: ResidualFn, scales: Mapping[str, float]) -> DenoiseFn:
+    """`denoise` with the residual at every noise level; both may be under classifier-free guidance.
+
+    Scales of 0 leave `denoise` as it is.
+    """
 
     def guided(x: AV, t: Array, cond: Cond) -> AV:
         if not any(scales.values()):
