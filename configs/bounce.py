@@ -90,6 +90,13 @@ def _sample() -> dict:
         "model_time": "continuous",  # solver: or "truncated", as the official one
         "num_substeps": 1,
         "scales": {"audio": 0.0, "video": 0.0},
+        # Of models that read text (config.texts): what --prompts sets, the prompts by which noise
+        # is steered away ("": no text), and classifier-free guidance, of the discriminator's
+        # residuals too: 1 is the model with the text alone.
+        "prompts": (),
+        "negative_prompt": "",
+        "samples_per_prompt": 1,  # num_samples counts where there are no prompts
+        "text_scales": {"audio": 1.0, "video": 1.0},
         "plan": {"interval": (), "every": 1},
         # One modality from media files, the other sampled to it: sample i takes the first clip of
         # file i of a folder, beginning anew after the last. weight 0: replacement; above:
@@ -207,6 +214,8 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
     config.schedules = {"audio": _linear_schedule(), "video": _linear_schedule()}
     config.codecs = _codecs()
     config.bases = _bases()
+    # Text encoders, as in configs/vggsound_audioldm_animatediff.py; {} for models without text.
+    config.texts = {}
     config.discriminator = _discriminator()
     # A network that enlarges the samples, as in configs/super_resolution.py; {} for none.
     config.super_resolution = {}

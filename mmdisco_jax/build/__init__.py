@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Config sections to objects: the only reader of a ConfigDict, and the product's wiring."""
 
+from mmdisco_jax.build.codecs import codecs, encoders
 from mmdisco_jax.build.data import (
     clips,
     data_dir,
@@ -32,7 +33,7 @@ from mmdisco_jax.build.sampling import (
     variant_names,
     variant_settings,
 )
-from mmdisco_jax.build.sections import Config, codecs, encoders, schedules
+from mmdisco_jax.build.sections import Config, schedules
 from mmdisco_jax.build.tasks import (
     base_loss,
     discriminator_loss,
@@ -43,6 +44,7 @@ from mmdisco_jax.build.tasks import (
     start_params,
     training_task,
 )
+from mmdisco_jax.build.texts import texts
 from mmdisco_jax.build.upscaling import (
     SUPER_RESOLUTION,
     super_resolution,
@@ -91,6 +93,7 @@ __all__ = [
     "super_resolution_model",
     "super_resolution_pairs",
     "super_resolution_params",
+    "texts",
     "training_examples",
     "training_task",
     "variant_names",

@@ -2,18 +2,26 @@
 """Config sections to networks and their weights."""
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.joint import JOINT, JointModel
+from mmdisco_jax.base_models.text_unet import TextUNet
+from mmdisco_jax.build.codecs import decoded_shape
+from mmdisco_jax.build.pretrained import (
+    digest as pretrained_digest,
+)
+from mmdisco_jax.build.pretrained import (
+    is_pretrained,
+    load_base,
+    ported_base,
+)
 from mmdisco_jax.build.provenance import check_schedules
-from mmdisco_jax.build.sections import Config, codecs, named, schedules
+from mmdisco_jax.build.sections import Config, named, schedules
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.nn.keys import param_keys
@@ -28,6 +36,9 @@ def base_model(config: Config, name: str) -> tuple[nnx.GraphDef, Any]:
     `name` is a modality, or "joint" for a model of all of them.
     """
     section = config.bases[name].copy_and_resolve_references()
+    if is_pretrained(section):
+        found = ported_base(config, name)
+        return found.graphdef, jax.jit(lambda key: nnx.split(found.make(rngs=param_keys(key)))[1])
     noise: tuple[Schedule, ...] = (schedules(config)[name],) if name != JOINT else ()
     if name == JOINT:
         with section.unlocked():
@@ -53,10 +64,8 @@ def sample_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def clip_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Of a prepared clip of each modality, whose encoding has `sample_shapes`."""
-    shapes = {}
-    for m, codec in codecs(config).items():
-        clip = codec.decode(np.zeros((1, *sample_shapes(config)[m]), np.float32))
-        shapes[m] = clip.shape[1:]
+    latents = sample_shapes(config)
+    shapes = {m: decoded_shape(config, m, latents[m]) for m in config.codecs}
     frames, height, width, channels = shapes["video"]
     shrink = config.codecs.video.get("shrink", 1)
     return shapes | {"video": (frames, shrink * height, shrink * width, channels)}
@@ -68,7 +77,10 @@ def bases(config: Config) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:
     ValueError if a file does not fit, or was trained with other schedules (`check_schedules`).
     """
     graphdefs, params = {}, {}
-    for m in config.bases:
+    for m, section in config.bases.items():
+        if is_pretrained(section):
+            graphdefs[m], params[m] = load_base(config, m)
+            continue
         graphdefs[m], init = base_model(config, m)
         params[m] = load_weights(config.weights[m], jax.eval_shape(init, jax.random.key(0)))
         check_schedules(config, config.weights[m])
@@ -80,6 +92,9 @@ def base_models(
 ) -> dict[str, Any]:
     """Models from what `bases` returns: eps networks, or a `JointModel`."""
     models = {m: nnx.merge(graphdefs[m], params[m]) for m in graphdefs}
+    for m in models:
+        if is_pretrained(config.bases[m]):
+            models[m] = TextUNet(models[m])
     if JOINT in models:
         models[JOINT] = JointModel(
             network=models[JOINT],
@@ -125,9 +140,15 @@ def log_ratio_fn(
     return lambda x, t, cond: log_ratio(model(x, t, cond), config.guidance.log_ratio)
 
 
-def base_digests(weights: Mapping[str, str], modalities: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the base models' weight files: a discriminator on their features needs these."""
-    return {m: digest(weights[m]) for m in modalities if Path(weights[m]).is_file()}
+def base_digests(config: Config) -> dict[str, str]:
+    """SHA-256 of the base models' weights: a discriminator on their features needs these."""
+    digests = {}
+    for m, section in config.bases.items():
+        if is_pretrained(section):
+            digests[m] = pretrained_digest(config, m)
+        elif Path(config.weights[m]).is_file():
+            digests[m] = digest(config.weights[m])
+    return digests
 
 
 def check_bases(path: str, found: dict[str, str]) -> None:

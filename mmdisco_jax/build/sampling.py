@@ -195,5 +195,5 @@ def discriminator_params(config: Config, variant: str) -> Any:
     params = load_weights(path, jax.eval_shape(init, jax.random.key(0)))
     check_schedules(config, path)
     if hasattr(nnx.merge(graphdef, params), "on_bases"):
-        check_bases(path, base_digests(config.weights, config.bases))
+        check_bases(path, base_digests(config))
     return params

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Config sections to schedules and codecs."""
+"""Config sections to what the registries make, and to noise schedules."""
 
 from typing import Any, TypeAlias
 
-from mmdisco_jax.codecs import CODECS
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.schedules import Schedule
 
@@ -23,14 +22,3 @@ def named(section: Config, registry: Any, *args: Any, **extra: Any) -> Any:
 
 def schedules(config: Config) -> dict[str, Schedule]:
     return {m: named(section, SCHEDULES) for m, section in config.schedules.items()}
-
-
-def codecs(config: Config) -> dict[str, Any]:
-    return {m: named(section, CODECS) for m, section in config.codecs.items()}
-
-
-def encoders(config: Config) -> dict[str, Any]:
-    """Functions {m: batch of clips -> latents}; cached latents are taken as they are."""
-    if config.data.latents:
-        return {m: lambda x: x for m in config.codecs}
-    return {m: codec.encode for m, codec in codecs(config).items()}

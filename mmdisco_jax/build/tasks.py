@@ -9,6 +9,7 @@ from flax import nnx
 
 from mmdisco_jax.base_models.joint import JOINT
 from mmdisco_jax.base_models.losses import joint_noise_prediction, noise_prediction
+from mmdisco_jax.build.codecs import encoders
 from mmdisco_jax.build.levels import level_sampler, uniform_levels
 from mmdisco_jax.build.models import (
     base_digests,
@@ -19,7 +20,7 @@ from mmdisco_jax.build.models import (
     discriminator,
     pair_model,
 )
-from mmdisco_jax.build.sections import Config, encoders, schedules
+from mmdisco_jax.build.sections import Config, schedules
 from mmdisco_jax.build.upscaling import SUPER_RESOLUTION, super_resolution_loss
 from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
 from mmdisco_jax.guidance.joint import residual
@@ -136,9 +137,7 @@ def fakes(config: Config) -> dict[str, jax.Array]:
             "training with generated fakes needs config.weights.fakes: run prepare with "
             "--config.fakes.num_samples=N, then give the folder it names."
         )
-    cache = open_cache(
-        config.weights.fakes, {"weights": base_digests(config.weights, config.bases)}
-    )
+    cache = open_cache(config.weights.fakes, {"weights": base_digests(config)})
     return jax.tree.map(jnp.asarray, read_cache(cache))
 
 

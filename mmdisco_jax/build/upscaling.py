@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from mmdisco_jax.base_models.image_unet import ImageUNetSpec
@@ -17,8 +16,9 @@ from mmdisco_jax.base_models.super_resolution import (
     noise_half,
     picture_loss,
 )
+from mmdisco_jax.build.codecs import decoded_shape
 from mmdisco_jax.build.models import sample_shapes
-from mmdisco_jax.build.sections import Config, codecs, named
+from mmdisco_jax.build.sections import Config, named
 from mmdisco_jax.inputs.degradations import DegradationSpec, DrawnPairs
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process import SCHEDULES
@@ -139,8 +139,7 @@ def super_resolution(config: Config, sharding: Any = None) -> Upscaler:
         frames_per_batch=section.frames_per_batch,
         sharding=sharding,
     )
-    clip = codecs(config)["video"].decode(np.zeros((1, *sample_shapes(config)["video"])))
-    upscaler.check_size(*clip.shape[2:4])
+    upscaler.check_size(*decoded_shape(config, "video", sample_shapes(config)["video"])[1:3])
     return upscaler
 
 

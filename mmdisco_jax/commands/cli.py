@@ -12,9 +12,16 @@ from ml_collections import ConfigDict, config_flags
 
 from mmdisco_jax.commands import COMMANDS
 from mmdisco_jax.parallel import initialize_distributed
+from mmdisco_jax.text.prompts import clean_prompts, read_prompts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/x.py, or configs/x.py:argument")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of this run's files; made if missing")
+_PROMPTS = flags.DEFINE_multi_string(
+    "prompts", [], "sample: a prompt, or a .txt file with one a line; may be given again"
+)
+_NEGATIVE = flags.DEFINE_string(
+    "negative_prompt", None, "sample: what samples are steered away from"
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the resolved config and stop")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "show where an error came from")
 _CACHE = flags.DEFINE_string(
@@ -64,7 +71,23 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict, Path]:
         )
     if not _WORKDIR.value:
         raise ValueError("--workdir is missing: name the folder for this run's files.")
-    return rest[0], _CONFIG.value, Path(_WORKDIR.value)
+    return rest[0], _with_prompts(_CONFIG.value, rest[0]), Path(_WORKDIR.value)
+
+
+def _with_prompts(config: ConfigDict, mode: str) -> ConfigDict:
+    """The config with the prompts of the command line; a name that ends in .txt is a file."""
+    given = [p for name in _PROMPTS.value for p in _prompts(name)]
+    if mode != "sample" and (given or _NEGATIVE.value is not None):
+        raise ValueError(f"--prompts and --negative_prompt are for sample, not for {mode}.")
+    if given:
+        config.sample.prompts = tuple(given)
+    if _NEGATIVE.value is not None:
+        config.sample.negative_prompt = clean_prompts([_NEGATIVE.value])[0]
+    return config
+
+
+def _prompts(name: str) -> list[str]:
+    return read_prompts(name) if name.endswith(".txt") else clean_prompts([name])
 
 
 def _prepare_jax() -> None:

@@ -54,7 +54,7 @@ def _made_by(config: Config) -> dict:
     for name in ("num_samples", "num_media", "force_schedule"):
         settings.pop(name)
     return {
-        "weights": build.base_digests(config.weights, config.bases),
+        "weights": build.base_digests(config),
         "first_index": config.fakes.first_index,
         "sample": settings,
     }

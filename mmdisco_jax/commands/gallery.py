@@ -9,6 +9,7 @@ from data.bounce import physics
 from mmdisco_jax import build
 from mmdisco_jax.base_models.joint import JOINT
 from mmdisco_jax.build import Config
+from mmdisco_jax.commands.prompts import media_stem, prompt_of
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.gallery import write_gallery
 from mmdisco_jax.export.gallery_page import GalleryClip, GalleryPage, GallerySeed, GalleryTable
@@ -29,7 +30,7 @@ _ONE_MODEL = (
 _NO_CLASS = "none"
 
 
-def write_page(config: Config, workdir: Path, table: GalleryTable) -> Path:
+def write_page(config: Config, workdir: Path, table: GalleryTable | None = None) -> Path:
     """Writes workdir/index.html over the media that `sample` wrote; returns its path."""
     seeds: list[GallerySeed] = []
     clips = {v: read_all(workdir / v, config.sample.num_media) for v in build.variant_names(config)}
@@ -38,7 +39,7 @@ def write_page(config: Config, workdir: Path, table: GalleryTable) -> Path:
             _clip(config, workdir, variant, number, c["video"][number], c["audio"][number])
             for variant, c in clips.items()
         )
-        seeds.append(GallerySeed(seed=number, clips=made))
+        seeds.append(GallerySeed(seed=number, clips=made, prompt=prompt_of(config, number)))
     page = GalleryPage(
         title="Sound and picture, out of step and in step",
         description=_description(config),
@@ -66,7 +67,7 @@ def _clip(
     video: np.ndarray,
     audio: np.ndarray,
 ) -> GalleryClip:
-    stem = workdir / variant / f"{number:05d}"
+    stem = workdir / variant / media_stem(config, number)
     wave = audio.astype(np.float32) / 32768.0
     write_spectrogram(
         stem.with_suffix(".spectrogram.png"), wave, sample_rate_hz=config.clip.sample_rate_hz

@@ -16,6 +16,8 @@ from mmdisco_jax import build, parallel
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.compile_clock import CompileClock
 from mmdisco_jax.commands.conditions import Given, read_each_given
+from mmdisco_jax.commands.gallery import write_page
+from mmdisco_jax.commands.prompts import Prompts, encode_prompts, media_stem
 from mmdisco_jax.commands.upscale import enlarger
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
@@ -36,12 +38,12 @@ def run(config: Config, workdir: Path) -> None:
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=1, sort_keys=True)
     _, base_params = build.bases(config)
     names = build.variant_names(config)
-    given = read_each_given(config, names)
+    given, prompts = read_each_given(config, names), encode_prompts(config)
     _claim(workdir, config, given)
     timing = {}
     for variant in names:
         timing[variant] = _sample_variant(
-            config, workdir / variant, variant, base_params, given[variant]
+            config, workdir / variant, variant, base_params, given[variant], prompts
         )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("all samples are written")
@@ -51,13 +53,16 @@ def run(config: Config, workdir: Path) -> None:
         _write_media(config, workdir / variant)
     write_bytes(workdir / "config.json", text.encode())
     write_bytes(workdir / "timing.json", json.dumps(timing, indent=1).encode())
+    if prompts:
+        print(f"look and listen: open {write_page(config, workdir)} in a browser")
     print(f"samples of {', '.join(timing)} are in {workdir}")
 
 
 def _claim(workdir: Path, config: Config, given: dict[str, Given | None]) -> None:
     """Refuses a folder whose shards another config made."""
     mine = json.loads(config.to_json_best_effort())
-    made_by = ["schedules", "codecs", "bases", "discriminator", "guidance", "weights", "sample"]
+    made_by = ["schedules", "texts", "codecs", "bases", "discriminator", "guidance", "weights"]
+    made_by.append("sample")
     if config.super_resolution:
         made_by.append("super_resolution")
     mine = {k: mine[k] for k in made_by}
@@ -73,11 +78,17 @@ def _claim(workdir: Path, config: Config, given: dict[str, Given | None]) -> Non
 
 
 def _sample_variant(
-    config: Config, folder: Path, variant: str, base_params: Any, given: Given | None
+    config: Config,
+    folder: Path,
+    variant: str,
+    base_params: Any,
+    given: Given | None,
+    prompts: Prompts | None,
 ) -> dict:
     """Fills `folder` with shards; returns seconds spent compiling and running."""
     settings = build.variant_settings(config, variant)
-    size, total = settings.batch_size, settings.num_samples
+    size = settings.batch_size
+    total = prompts.num_samples if prompts else settings.num_samples
     mine = range(jax.process_index() * size, total, jax.process_count() * size)
     missing = [first for first in mine if not shard_path(folder, first).exists()]
     if not missing:
@@ -90,6 +101,7 @@ def _sample_variant(
 
     def arguments(numbers: np.ndarray) -> tuple:
         conditions = {"given": given.rows(numbers)} if given else {}
+        conditions |= prompts.rows(numbers) if prompts else {}
         return *weights, *jax.device_put((numbers.astype(np.int32), conditions), cut)
 
     start = time.perf_counter()
@@ -145,7 +157,7 @@ def _write_media(config: Config, folder: Path) -> None:
         for video, audio in zip(shard["video"], shard["audio"], strict=True):
             wave = audio.astype(np.float32) / 32768.0
             scale = max(1, 256 // video.shape[1])
-            path = folder / f"{number:05d}.mp4"
+            path = folder / f"{media_stem(config, number)}.mp4"
             if not path.exists():
                 write_mp4(path, video, wave, fps=fps, sample_rate_hz=rate, scale=scale)
                 write_wav(path.with_suffix(".wav"), wave, rate)

@@ -154,7 +154,7 @@ def _finish(state: TrainState, config: Any, mesh: Mesh, workdir: Path) -> None:
         "commit": _commit(),
     }
     if config.train.target == "discriminator":
-        metadata["bases"] = json.dumps(build.base_digests(config.weights, config.bases))
+        metadata["bases"] = json.dumps(build.base_digests(config))
     dtype = config.train.weights_dtype
     save_weights(workdir / "weights.safetensors", ema, metadata, dtype=dtype)
     write_bytes(workdir / "config.json", text.encode())

@@ -40,7 +40,7 @@ def _key(tolerance_seconds: float) -> str:
 
 
 def _seed(seed: GallerySeed, tolerance_seconds: float) -> str:
-    name = f"Seed {seed.seed}"
+    name = seed.name
     turns = (
         f'<button class="turns quiet script" type="button" hidden>Play one after the other'
         f'<span class="hide">, {escape(name)}</span></button>'

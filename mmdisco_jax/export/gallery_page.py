@@ -57,10 +57,18 @@ class GalleryClip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GallerySeed:
-    """The clips made from one seed, side by side, in the order to compare them."""
+    """The clips made from one seed, side by side, in the order to compare them.
+
+    prompt: the text they were made for, which is then their heading.
+    """
 
     seed: int | str
     clips: tuple[GalleryClip, ...]
+    prompt: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.prompt} (seed {self.seed})" if self.prompt else f"Seed {self.seed}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The config's text encoders: from prompts to what the base models are conditioned on."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from mmdisco_jax.build.pretrained import component, root, with_weights
+from mmdisco_jax.build.sections import Config
+from mmdisco_jax.text import clap, clip
+from mmdisco_jax.text.tokens import PromptTokenizer, load_tokenizer
+
+_BATCH = 64  # prompts at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextEncoder:
+    """Prompts -> embeddings: float32 [n s d] of CLIP, or [n d] of CLAP, as pipelines use them."""
+
+    tokenizer: PromptTokenizer
+    graphdef: nnx.GraphDef
+    params: Any
+    read: Any  # (module, ids, mask) -> embeddings
+
+    def __call__(self, prompts: Sequence[str]) -> np.ndarray:
+        tokens = self.tokenizer(prompts)
+        size = min(_BATCH, len(prompts))
+        rest = -len(prompts) % size  # so that one program serves all batches
+        ids, mask = (np.pad(x, ((0, rest), (0, 0)), "edge") for x in tokens)
+
+        @jax.jit
+        def encode(params: Any, ids: Any, mask: Any) -> Any:
+            return self.read(nnx.merge(self.graphdef, params), ids, mask).astype(np.float32)
+
+        parts = [
+            np.asarray(encode(self.params, ids[i : i + size], mask[i : i + size]))
+            for i in range(0, len(ids), size)
+        ]
+        return np.concatenate(parts)[: len(prompts)]
+
+
+def texts(config: Config) -> dict[str, TextEncoder]:
+    """A text encoder for each modality that `config.texts` names."""
+    return {m: _text_encoder(config, section) for m, section in config.texts.items()}
+
+
+def _text_encoder(config: Config, section: Config) -> TextEncoder:
+    if section.name not in _KINDS:
+        raise ValueError(
+            f"unknown text encoder {section.name!r}: choose one of {', '.join(_KINDS)}."
+        )
+    spec_of, module, rename, read = _KINDS[section.name]
+    part = component(config, section.weights, section.folder)
+    spec = spec_of(part.config)
+    graphdef, params = with_weights(
+        lambda rngs: module(spec, rngs=rngs), part, rename=rename, dtype=section.dtype
+    )
+    folder = root(config, section.weights, others=(section.tokenizer,)) / section.tokenizer
+    tokenizer = load_tokenizer(folder, length=section.length, vocab_size=spec.vocab_size)
+    return TextEncoder(tokenizer, graphdef, params, read)
+
+
+def _read_clip(module: clip.ClipText, ids: Any, mask: Any) -> Any:
+    return module(ids, mask if module.spec.use_attention_mask else None).last_hidden_state
+
+
+def _read_clap(module: clap.ClapText, ids: Any, mask: Any) -> Any:
+    return module(ids, mask).normalised
+
+
+_KINDS = {
+    "clip": (clip.spec_from_config, clip.ClipText, clip.port_name, _read_clip),
+    "clap": (clap.spec_from_config, clap.ClapText, clap.port_name, _read_clap),
+}
