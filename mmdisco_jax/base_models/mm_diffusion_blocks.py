@@ -13,6 +13,7 @@ from flax import nnx
 
 from mmdisco_jax.base_models.mm_diffusion_spec import REMAT, MMDiffusionSpec
 from mmdisco_jax.base_models.random_shift import random_shift_attention
+from mmdisco_jax.nn import remat
 from mmdisco_jax.nn.activations import Dropout, Identity, SiLU
 from mmdisco_jax.nn.attention import attend
 from mmdisco_jax.nn.av_layers import (
@@ -48,10 +49,7 @@ def call(block: "SelfAttention | CrossAttentionBlock | ResBlock", policy: str, *
 
     Shift and dropout key are arguments: both passes see the same.
     """
-    if block.kind not in REMAT[policy]:
-        return block(*args)
-    graphdef, params = nnx.split(block)
-    return jax.checkpoint(lambda params, *args: nnx.merge(graphdef, params)(*args))(params, *args)
+    return remat.call(block, REMAT[policy], *args)
 
 
 class SelfAttention(nnx.Module):

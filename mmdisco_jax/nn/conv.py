@@ -11,7 +11,7 @@ from jax import Array
 
 _SPATIAL = "DHW"
 # Uniform of variance 1 / (3 fan_in): PyTorch's default, with which the official networks start.
-_KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def same_conv(x: Array, kernel: Array, *, dilation: int = 1) -> Array:
@@ -57,7 +57,7 @@ class Conv(nnx.Module):
         zero_init: bool = False,
         rngs: nnx.Rngs,
     ):
-        init = nnx.initializers.zeros_init() if zero_init else _KERNEL_INIT
+        init = nnx.initializers.zeros_init() if zero_init else KERNEL_INIT
         self.dilation = dilation
         self.kernel = nnx.Param(init(rngs.params(), (*window, in_channels, out_channels)))
         self.bias = nnx.Param(jnp.zeros(out_channels))

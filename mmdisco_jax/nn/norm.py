@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Group normalisation (Wu and He 2018) of channel-last arrays of any rank."""
+"""Group normalisation (Wu and He 2018) and layer normalisation of channel-last arrays."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -64,3 +64,21 @@ class GroupNorm(nnx.Module):
     def __call__(self, x: Array) -> Array:
         scale, shift = self.scale[...], self.bias[...]
         return group_norm(x, self.num_groups, scale, shift, epsilon=self.epsilon)
+
+
+class LayerNorm(nnx.Module):
+    """Normalises the last axis, with a learned scale and shift: [... c] -> same shape and dtype.
+
+    Statistics are float32 and two-pass, as those of `group_norm`.
+    """
+
+    def __init__(self, num_features: int, *, epsilon: float = EPSILON):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones(num_features))
+        self.bias = nnx.Param(jnp.zeros(num_features))
+
+    def __call__(self, x: Array) -> Array:
+        values = x.astype(jnp.float32)
+        centred = values - values.mean(-1, keepdims=True)
+        spread = jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        return (centred / spread * self.scale[...] + self.bias[...]).astype(x.dtype)

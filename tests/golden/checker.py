@@ -37,6 +37,8 @@ KINDS = {
     "discriminator": "tests.golden.kinds.discriminator",
     "mm_diffusion_unet": "tests.golden.kinds.mm_diffusion_unet",
     "image_sr_unet": "tests.golden.kinds.image_sr_unet",
+    "unet2d_condition": "tests.golden.kinds.diffusion_unets",
+    "unet_motion": "tests.golden.kinds.diffusion_unets",
     "dpm_solver++": "tests.golden.kinds.dpm_solver",
     "mm_diffusion_sampling": "tests.golden.kinds.mm_diffusion_sampling",
     "mmdisco_mm_diffusion_sample": "tests.golden.kinds.guided_mm_diffusion",
