@@ -83,16 +83,16 @@ class AutoencoderKL(nnx.Module):
         self.quant_conv = Conv(2 * latent, 2 * latent, (1, 1), rngs=rngs) if quant else None
         self.post_quant_conv = Conv(latent, latent, (1, 1), rngs=rngs) if post else None
 
-    def encode(self, x: Array) -> tuple[Array, Array]:
-        """Mean and log-variance of the latents.
+    def encode(self, x: Array) -> Array:
+        """The latents' mean and, after it, their log-variance: moments for `posterior`.
 
         Args:
           x: [b h w in_channels], in [-1, 1] for frames; h and w multiples of `spec.factor`. The
             network computes in the dtype of x, norms and softmax in float32.
 
         Returns:
-          float32 [b h/factor w/factor latent_channels] twice; the second in [-30, 20], to which
-          the reference clamps it.
+          float32 [b h/factor w/factor 2*latent_channels]; the log-variance is in [-30, 20], to
+          which the reference clamps it.
 
         Raises:
           ValueError: x does not fit.
@@ -108,7 +108,7 @@ class AutoencoderKL(nnx.Module):
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
         mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
-        return mean, jnp.clip(logvar, -30.0, 20.0)
+        return jnp.concatenate([mean, jnp.clip(logvar, -30.0, 20.0)], axis=-1)
 
     def decode(self, z: Array) -> Array:
         """Pictures [b factor*h factor*w out_channels] of latents z [b h w latent_channels].
@@ -124,6 +124,12 @@ class AutoencoderKL(nnx.Module):
 def _check(x: Array, name: str, channels: int) -> None:
     if x.ndim != 4 or x.shape[-1] != channels:
         raise ValueError(f"{name} has shape {x.shape}; it must be [b h w c] with c={channels}.")
+
+
+def posterior(moments: Array, noise: Array | None = None) -> Array:
+    """The mean [... c] of moments [... 2c], or a sample with standard normal `noise` [... c]."""
+    mean, logvar = jnp.split(moments, 2, axis=-1)
+    return mean if noise is None else mean + jnp.exp(logvar / 2) * noise
 
 
 def to_model(spec: AutoencoderKLSpec, z: Array) -> Array:

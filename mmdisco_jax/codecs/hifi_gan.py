@@ -26,7 +26,7 @@ class HifiGanSpec:
       model_in_dim: mel bands; sampling_rate: of the wave, in Hz.
       upsample_initial_channel: width before the first level; each level halves it.
       upsample_rates, upsample_kernel_sizes: stride and window of each level's transposed
-        convolution; a frame becomes `prod(upsample_rates)` samples.
+        convolution.
       resblock_kernel_sizes, resblock_dilation_sizes: each level averages one residual block per
         kernel size, with its dilations.
       leaky_relu_slope: of all activations but the last, which has PyTorch's default.
@@ -54,10 +54,10 @@ class HifiGanSpec:
                     f"{one} {first} and {other} {second} must be equally long, and not empty."
                 )
         for rate, window in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
-            if rate < 1 or window < rate or (window - rate) % 2:
+            if not 1 <= rate <= window:
                 raise ValueError(
-                    f"upsample_kernel_sizes has {window} for a rate of {rate}; it must be the rate "
-                    "plus an even number, so that a frame becomes exactly `rate` samples."
+                    f"upsample_kernel_sizes has {window} for a rate of {rate}; it must be at least "
+                    "the rate, or samples would be left out."
                 )
         even = [size for size in self.resblock_kernel_sizes if size % 2 == 0]
         if even:
@@ -74,12 +74,20 @@ class HifiGanSpec:
         """Samples per frame."""
         return prod(self.upsample_rates)
 
+    def num_samples(self, num_frames: int) -> int:
+        """Length of the wave: hop_length a frame, and a few more if a window exceeds its rate by
+        an odd number, as AudioLDM's first does (16 and 5).
+        """
+        for rate, window in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
+            num_frames = num_frames * rate + (window - rate) % 2
+        return num_frames
+
 
 class ConvTranspose(nnx.Module):
-    """A transposed convolution: [b l i] -> [b stride*l o].
+    """A transposed convolution, PyTorch's with padding (window - stride) // 2.
 
-    The kernel [k o i] is that of the strided convolution which this transposes, so that the rule
-    for convolutions names and lays it out. Its window exceeds the stride by an even number.
+    [b l i] -> [b stride*l o], or one more if window - stride is odd. The kernel [k o i] is that of
+    the strided convolution which this transposes, so that the rule for convolutions names it.
     """
 
     def __init__(
@@ -131,7 +139,7 @@ class ResidualBlock(nnx.Module):
 
 
 class HifiGan(nnx.Module):
-    """Log-mel spectrogram [b l model_in_dim] -> wave [b l*hop_length] in [-1, 1]."""
+    """Log-mel spectrogram [b l model_in_dim] -> wave [b n] in [-1, 1], n = spec.num_samples(l)."""
 
     def __init__(self, spec: HifiGanSpec, *, rngs: nnx.Rngs):
         self.spec = spec

@@ -23,7 +23,7 @@ def check(golden: Golden) -> dict[str, Pair]:
     @jax.jit
     def run(params, x):
         model = nnx.merge(graphdef, params)
-        mean, logvar = model.encode(x)
+        mean, logvar = jnp.split(model.encode(x), 2, axis=-1)
         return mean, logvar, model.decode(mean)
 
     arrays = run(params, jnp.asarray(golden["x"].transpose(0, 2, 3, 1)))
