@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmdisco_jax.porting.names import TorchTensor, torch_tensor
+from mmdisco_jax.porting.names import Overrides, TorchTensor, torch_tensor
 
 Tensors = Mapping[str, np.ndarray]
-Overrides = Mapping[str, TorchTensor]
 M = TypeVar("M", bound=nnx.Module)
 _SHOWN = 12  # keys an error lists of each sort
 
@@ -22,7 +21,7 @@ def from_torch(params: nnx.State, tensors: Tensors, *, overrides: Overrides | No
     Args:
       params: state of the module, concrete or abstract (`nnx.eval_shape`).
       tensors: PyTorch name -> array in PyTorch's layout.
-      overrides: dotted NNX path -> `TorchTensor`, for what the naming rule cannot know.
+      overrides: dotted NNX path -> name and axes in the file, for what the naming rule cannot know.
 
     Raises:
       ValueError: names missing, unexpected names or wrong shapes; all are named.

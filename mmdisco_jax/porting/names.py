@@ -37,13 +37,17 @@ def dotted(path: Sequence[object]) -> str:
     return ".".join(map(str, path))
 
 
+# Dotted NNX path -> a `TorchTensor`, or its fields as models write them that know nothing of it.
+Overrides = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
 def torch_tensor(
-    path: Sequence[object], ndim: int, overrides: Mapping[str, TorchTensor] | None = None
+    path: Sequence[object], ndim: int, overrides: Overrides | None = None
 ) -> TorchTensor:
     """The PyTorch form of the parameter at `path`; `overrides` is keyed by the dotted NNX path."""
     key = dotted(path)
     if overrides and key in overrides:
-        return overrides[key]
+        return TorchTensor(*overrides[key])
     leaf = str(path[-1])
     name = dotted([*path[:-1], LEAVES.get(leaf, leaf)])
     return TorchTensor(name, AXES.get((leaf, ndim), tuple(range(ndim))))

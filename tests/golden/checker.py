@@ -43,6 +43,9 @@ KINDS = {
     "mm_diffusion_sampling": "tests.golden.kinds.mm_diffusion_sampling",
     "mmdisco_mm_diffusion_sample": "tests.golden.kinds.guided_mm_diffusion",
     "mmdisco_sample": "tests.golden.kinds.mmdisco_sample",
+    "autoencoder_kl": "tests.golden.kinds.autoencoder_kl",
+    "speecht5_hifigan": "tests.golden.kinds.speecht5_hifigan",
+    "log_mel": "tests.golden.kinds.log_mel",
 }
 
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames as latents of an image autoencoder, each frame alone."""
+
+import dataclasses
+import functools
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from numpy.typing import ArrayLike
+
+from mmdisco_jax.codecs.autoencoder_kl import (
+    AutoencoderKL,
+    AutoencoderKLSpec,
+    from_model,
+    posterior,
+    to_model,
+)
+from mmdisco_jax.codecs.chunks import map_chunks
+from mmdisco_jax.codecs.weighted import skeleton
+from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VaeFrames:
+    """uint8 [b f H W 3] <-> float32 [b f h w c], of about unit variance.
+
+    H / h = W / w = `spec.factor`, c = `spec.latent_channels`; params are those of `AutoencoderKL`.
+
+    chunk_frames: how many frames of all clips the network sees at once, which bounds its memory;
+      None for all.
+    dtype: in which the network computes.
+    """
+
+    spec: AutoencoderKLSpec
+    chunk_frames: int | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if (self.spec.in_channels, self.spec.out_channels) != (3, 3):
+            raise ValueError(
+                f"the autoencoder reads {self.spec.in_channels} channels and gives "
+                f"{self.spec.out_channels}, but frames have 3: choose one of colour pictures."
+            )
+
+    @functools.cached_property
+    def _skeleton(self) -> tuple[nnx.GraphDef, nnx.State]:
+        return skeleton(lambda: AutoencoderKL(self.spec, rngs=param_keys(0)))
+
+    @property
+    def abstract(self) -> nnx.State:
+        """Shapes of params."""
+        return self._skeleton[1]
+
+    def encode(self, params: Params, frames: ArrayLike, noise: Array | None = None) -> Array:
+        """The posterior's mean, or with `noise` (standard normal, of its shape) a sample of it.
+
+        ValueError if the frames' sides are no multiples of `spec.factor`.
+        """
+        vae = nnx.merge(self._skeleton[0], params)
+
+        def moments(pixels: Array) -> Array:
+            return vae.encode(pixels.astype(self.dtype) / 127.5 - 1)
+
+        frames = jnp.asarray(frames)
+        z = posterior(_per_frame(moments, frames, self.chunk_frames), noise)
+        return to_model(self.spec, z)
+
+    def decode(self, params: Params, x: ArrayLike) -> Array:
+        """uint8, rounded; the official code cuts towards zero."""
+        vae = nnx.merge(self._skeleton[0], params)
+
+        def pixels(latents: Array) -> Array:
+            picture = vae.decode(from_model(self.spec, latents).astype(self.dtype))
+            unit = jnp.clip(picture.astype(jnp.float32), -1, 1)
+            return jnp.rint((unit + 1) * 127.5).astype(jnp.uint8)
+
+        return _per_frame(pixels, jnp.asarray(x), self.chunk_frames)
+
+
+def _per_frame(function, clips: Array, chunk: int | None) -> Array:
+    if clips.ndim != 5:
+        raise ValueError(f"video has shape {clips.shape}; it must be [b f h w c].")
+    b, f = clips.shape[:2]
+    mapped = map_chunks(function, clips.reshape(math.prod((b, f)), *clips.shape[2:]), chunk)
+    return mapped.reshape(b, f, *mapped.shape[1:])
