@@ -104,9 +104,7 @@ class ClipText(nnx.Module):
         Raises:
           ValueError: more positions than the encoder knows.
         """
-        parts.check_length(
-            input_ids, self.spec.max_position_embeddings, "max_position_embeddings"
-        )
+        parts.check_length(input_ids, self.spec.max_position_embeddings, "max_position_embeddings")
         hidden = self.text_model(input_ids, attention_mask)
         if self.spec.eos_token_id == _EOS_BY_HIGHEST_ID:
             at = jnp.argmax(input_ids, axis=-1)
