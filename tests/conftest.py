@@ -29,7 +29,7 @@ def compiled_once(tmp_path_factory):
 
 # Many small programs, each run once or twice: compiling them well costs more than it saves.
 _COMPILED_FAST = (
-    "base_models", "commands", "contracts", "discriminator", "e2e", "nn", "samplers"
+    "base_models", "commands", "contracts", "discriminator", "e2e", "nn", "samplers", "text"
 )  # fmt: skip
 
 
