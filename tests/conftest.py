@@ -29,8 +29,9 @@ def compiled_once(tmp_path_factory):
 
 # Many small programs, each run once or twice: compiling them well costs more than it saves.
 _COMPILED_FAST = (
-    "base_models", "codecs", "commands", "contracts", "discriminator", "e2e", "nn", "samplers"
-)  # fmt: skip
+    *("base_models", "codecs", "commands", "contracts", "discriminator", "e2e", "nn"),
+    *("samplers", "text"),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

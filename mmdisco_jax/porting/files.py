@@ -112,7 +112,9 @@ def _reason(error: Exception) -> str:
 def _read_torch(path: Path, entry: str | None) -> dict[str, np.ndarray]:
     torch = _torch(path, "reading")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, not read, where the file's form allows it: PyTorch's is a zip since 1.6.
+        mapped = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:
         raise ValueError(f"{path}: cannot be read as plain tensors: {_reason(error)}") from error
     if entry is not None:

@@ -28,7 +28,8 @@ def from_torch(params: nnx.State, tensors: Tensors, *, overrides: Overrides | No
     """
     flat = nnx.to_flat_state(params)
     wanted = {path: torch_tensor(path, leaf.ndim, overrides) for path, leaf in flat}
-    _require_match({wanted[path]: leaf.shape for path, leaf in flat}, tensors)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    require_match({wanted[path]: leaf.shape for path, leaf in flat}, shapes)
 
     def filled(path, leaf):
         array = np.transpose(tensors[wanted[path].name], wanted[path].inverse)
@@ -66,23 +67,29 @@ def strip_prefix(tensors: Tensors, prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): value for name, value in tensors.items()}
 
 
-def _require_match(wanted: Mapping[TorchTensor, tuple[int, ...]], tensors: Tensors) -> None:
+def require_match(
+    wanted: Mapping[TorchTensor, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise ValueError unless the tensors, name -> shape, are those that the model wants.
+
+    wanted: tensor -> shape of the parameter, in NNX's layout.
+    """
     shapes = {tensor.name: tuple(shape[i] for i in tensor.axes) for tensor, shape in wanted.items()}
     wrong = [
-        f"{name} is {tuple(tensors[name].shape)}, the model has {shape}"
+        f"{name} is {tuple(found[name])}, the model has {shape}"
         for name, shape in shapes.items()
-        if name in tensors and tuple(tensors[name].shape) != shape
+        if name in found and tuple(found[name]) != shape
     ]
     complaints = {
-        "missing": [name for name in shapes if name not in tensors],
-        "unexpected": [name for name in tensors if name not in shapes],
+        "missing": [name for name in shapes if name not in found],
+        "unexpected": [name for name in found if name not in shapes],
         "wrong shape": wrong,
     }
-    found = [f"{sort}: {_listed(names)}" for sort, names in complaints.items() if names]
-    if found:
+    sorts = [f"{sort}: {_listed(names)}" for sort, names in complaints.items() if names]
+    if sorts:
         raise ValueError(
             "the tensors do not fit the model (is it the right file and preset?); "
-            + "; ".join(found)
+            + "; ".join(sorts)
         )
 
 

@@ -33,6 +33,8 @@ GRADIENT = 1e-3  # float32 gradients with respect to inputs
 
 KINDS = {
     "av_align": "tests.golden.kinds.av_align",
+    "clap_text": "tests.golden.kinds.text_encoders",
+    "clip_text": "tests.golden.kinds.text_encoders",
     "ddpm_scheduler": "tests.golden.kinds.ddpm_scheduler",
     "discriminator": "tests.golden.kinds.discriminator",
     "mm_diffusion_unet": "tests.golden.kinds.mm_diffusion_unet",

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts as people give them: on the command line or in a file, checked before any work starts."""
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+MAX_CHARACTERS = 10_000  # far beyond what an encoder reads; more is a file given by mistake
+_BOM = b"\xef\xbb\xbf"
+_OTHER_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
+
+
+def clean_prompt(prompt: str) -> str:
+    """The prompt without control characters and without space at its ends.
+
+    Nothing else changes, so that an encoder reads what its reference would. What is empty
+    afterwards is the unconditional prompt.
+
+    Raises:
+      ValueError: not text, half of a surrogate pair inside, or longer than `MAX_CHARACTERS`.
+    """
+    if not isinstance(prompt, str):
+        raise ValueError(f"a prompt is {prompt!r}, but must be text.")
+    plain = "".join(" " if unicodedata.category(c) == "Cc" else c for c in prompt)
+    cleaned = plain.replace("\ufeff", "").strip()
+    if len(cleaned) > MAX_CHARACTERS:
+        raise ValueError(
+            f"the prompt {cleaned[:40]!r}... has {len(cleaned)} characters, but at most "
+            f"{MAX_CHARACTERS} are taken, and encoders read a few hundred: shorten it."
+        )
+    try:
+        cleaned.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the prompt {cleaned[:40]!r} has {cleaned[error.start]!r} at position {error.start}, "
+            "which is no character: give it as UTF-8."
+        ) from error
+    return cleaned
+
+
+def clean_prompts(prompts: Iterable[str]) -> list[str]:
+    """`clean_prompt` of each, in order; repeats and empty ones stay.
+
+    Raises:
+      ValueError: the first bad prompt, by its number from 1; or no prompts at all.
+    """
+    cleaned = []
+    for number, prompt in enumerate(prompts, start=1):
+        try:
+            cleaned.append(clean_prompt(prompt))
+        except ValueError as error:
+            raise ValueError(f"prompt {number}: {error}") from error
+    if not cleaned:
+        raise ValueError('no prompts: give at least one; "" is the unconditional one.')
+    return cleaned
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """The cleaned prompts of a UTF-8 text file, with or without a BOM: one a line.
+
+    Blank lines are skipped; lines end with LF, CRLF or CR.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: another encoding, a bad prompt (with its line), or no prompts.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of prompts")
+    content = path.read_bytes()
+    for mark, encoding in _OTHER_BOMS.items():
+        if content.startswith(mark):
+            raise ValueError(f"{path}: is {encoding}; save it as UTF-8.")
+    prompts = []
+    for number, line in enumerate(content.removeprefix(_BOM).splitlines(), start=1):
+        try:
+            prompt = clean_prompt(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: byte 0x{line[error.start]:02x} at position {error.start} "
+                "is not UTF-8; save the file as UTF-8."
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        if prompt:
+            prompts.append(prompt)
+    if not prompts:
+        raise ValueError(f"{path}: holds no prompts; write one a line.")
+    return prompts

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts to token ids of one fixed length, by the tokenizer that came with the encoder."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmdisco_jax.text.prompts import clean_prompts
+
+_MAX_LENGTH = 100_000  # transformers writes 10**30 where a tokenizer has no limit of its own
+_SHOWN = 80  # characters of a prompt that a warning quotes
+
+
+class Tokens(NamedTuple):
+    """ids int32 [b s]; mask int32 [b s], 1 at the prompt's own tokens and 0 at padding."""
+
+    ids: np.ndarray
+    mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptTokenizer:
+    """tokenizer: one of transformers'. length: tokens of every prompt, its first and last mark
+    included; shorter prompts are padded, longer ones cut, with a warning that quotes what is lost.
+    """
+
+    tokenizer: Any
+    length: int
+
+    def __post_init__(self):
+        least = self.tokenizer.num_special_tokens_to_add() + 1
+        if self.length < least:
+            raise ValueError(f"length={self.length} of the tokens must be at least {least}.")
+        if self.tokenizer.pad_token is None:
+            raise ValueError(
+                "the tokenizer has no padding token: set pad_token in its tokenizer_config.json."
+            )
+
+    def __call__(self, prompts: Sequence[str]) -> Tokens:
+        """Tokens of the prompts, cleaned by `clean_prompts`; "" is the unconditional one.
+
+        One text stands for a list of it alone.
+
+        Raises:
+          ValueError: a bad prompt, or none.
+        """
+        cleaned = clean_prompts([prompts] if isinstance(prompts, str) else prompts)
+        for number, prompt in enumerate(cleaned, start=1):
+            self._warn_if_cut(number, prompt)
+        out = self.tokenizer(
+            cleaned,
+            padding="max_length",
+            max_length=self.length,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="np",
+        )
+        return Tokens(out["input_ids"].astype(np.int32), out["attention_mask"].astype(np.int32))
+
+    def _warn_if_cut(self, number: int, prompt: str) -> None:
+        room = self.length - self.tokenizer.num_special_tokens_to_add()
+        ids = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+        if len(ids) > room:
+            lost = _quoted(self.tokenizer.decode(ids[room:]))
+            warnings.warn(
+                f"prompt {number} ({_quoted(prompt)}) has {len(ids)} tokens and the encoder reads "
+                f"{room}: it does not see {lost}.",
+                stacklevel=3,
+            )
+
+
+def load_tokenizer(
+    folder: str | Path, *, length: int | None = None, vocab_size: int | None = None
+) -> PromptTokenizer:
+    """The tokenizer of a local folder, as transformers' `save_pretrained` writes it.
+
+    Args:
+      length: tokens a prompt; by default the limit that the folder names.
+      vocab_size: of the encoder; checked against the tokenizer's.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no readable tokenizer in it, no limit, or more tokens than the encoder knows.
+    """
+    from transformers import AutoTokenizer  # takes seconds
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such tokenizer folder")
+    try:
+        # Never code of the folder, never the network.
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # of transformers, tokenizers or json, whatever the damage is
+        raise ValueError(
+            f"{folder}: holds no readable tokenizer ({type(error).__name__}: {error}). It needs "
+            "tokenizer_config.json with tokenizer.json, or with vocab.json and merges.txt."
+        ) from error
+    if length is None:
+        length = tokenizer.model_max_length
+    if length > _MAX_LENGTH:
+        raise ValueError(
+            f"{folder}: names no limit of tokens; set model_max_length in its "
+            "tokenizer_config.json, or give the length."
+        )
+    if vocab_size is not None and len(tokenizer) > vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the encoder {vocab_size}: they "
+            "do not belong together."
+        )
+    return PromptTokenizer(tokenizer=tokenizer, length=length)
+
+
+def _quoted(text: str) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
