@@ -65,6 +65,7 @@ def _train(target: str) -> dict:
             "denoising_from": 300,
             "level_start": 0.3,
             "level_warmup_steps": 300,
+            "text_dropout": 0.0,  # share of texts that are left out, of models that read text
         },
     }
 

@@ -24,3 +24,5 @@ Guide = Callable[[DenoiseFn], DenoiseFn]
 # Strengths, schedules and steppers that differ by modality.
 PerModality = Mapping[str, Any]
 Params = Any
+# Before a modality's name: the embedding of its text, in examples and batches.
+TEXT = "text_"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Config sections to objects: the only reader of a ConfigDict, and the product's wiring."""
 
-from mmdisco_jax.build.codecs import codecs, encoders
+from mmdisco_jax.build.codecs import codecs, compiled_encoders, encoders
 from mmdisco_jax.build.data import (
     clips,
     data_dir,
@@ -66,6 +66,7 @@ __all__ = [
     "clip_spec",
     "clips",
     "codecs",
+    "compiled_encoders",
     "data_dir",
     "denoise_fn",
     "discriminator",

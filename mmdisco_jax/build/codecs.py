@@ -22,6 +22,13 @@ def codecs(config: Config) -> dict[str, Any]:
     return {m: _codec(config, m) for m in config.codecs}
 
 
+def compiled_encoders(config: Config) -> dict[str, Any]:
+    """Compiled functions {m: batch of clips -> latents}."""
+    made = codecs(config)
+    # What is `Loaded` compiles itself, with its weights as an argument.
+    return {m: c.encode if isinstance(c, Loaded) else jax.jit(c.encode) for m, c in made.items()}
+
+
 def encoders(config: Config) -> dict[str, Any]:
     """Functions {m: batch of clips -> latents}; cached latents are taken as they are.
 

@@ -47,8 +47,13 @@ def _prepared(config: Config) -> Path | None:
 
 def latents_key(config: Config, directory: Path) -> dict[str, Any]:
     """What decides the latents of the clips that are prepared in `directory`."""
-    codecs_text = json.loads(config.to_json_best_effort())["codecs"]
-    return {"clips": directory.parent.name, "codecs": codecs_text, "clip": config.clip.to_dict()}
+    plain = json.loads(config.to_json_best_effort())
+    key = {"clips": directory.parent.name, "codecs": plain["codecs"], "clip": plain["clip"]}
+    if config.texts:
+        key["texts"] = plain["texts"]
+    sections = [*plain["texts"].values(), *plain["codecs"].values()]
+    sources = {s["weights"]: plain["weights"][s["weights"]] for s in sections if "weights" in s}
+    return key | ({"sources": sources} if sources else {})
 
 
 def training_examples(config: Config) -> Any:

@@ -21,8 +21,9 @@ from mmdisco_jax.build.models import (
     pair_model,
 )
 from mmdisco_jax.build.sections import Config, schedules
+from mmdisco_jax.build.texts import texts
 from mmdisco_jax.build.upscaling import SUPER_RESOLUTION, super_resolution_loss
-from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
+from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, Texts, objective
 from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.inputs.cache import open_cache, read_cache
 from mmdisco_jax.process.noising import TimeSampler
@@ -30,6 +31,7 @@ from mmdisco_jax.training.loop import LoopSpec
 from mmdisco_jax.training.optimizer import adam
 from mmdisco_jax.training.state import LossFn, RememberingLossFn
 from mmdisco_jax.training.weights import load_weights
+from mmdisco_jax.types import TEXT
 
 
 def training_task(config: Config) -> tuple[LossFn | RememberingLossFn, Any, Any]:
@@ -114,6 +116,8 @@ def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
     frozen = {"bases": base_params, "fakes": None}
     if spec.fakes != "repaired":
         frozen["fakes"] = fakes(config)
+    if config.texts:
+        frozen["no_text"] = {m: jnp.asarray(f([""])) for m, f in texts(config).items()}
 
     def loss_fn(params, frozen, batch, key, step):
         models = base_models(config, base_graphs, frozen["bases"])
@@ -125,7 +129,15 @@ def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
         )
         model = pair_model(graphdef, params, models)
         x0 = {m: encode[m](batch[m]) for m in encode}
-        return objective(model, x0, frozen["fakes"], key, step, problem, spec)
+        if not config.texts:
+            return objective(model, x0, frozen["fakes"], key, step, problem, spec)
+        made = {m: frozen["fakes"][m] for m in x0}
+        told = Texts(
+            real={m: batch[TEXT + m] for m in x0},
+            generated={m: frozen["fakes"][TEXT + m] for m in x0},
+            none=frozen["no_text"],
+        )
+        return objective(model, x0, made, key, step, problem, spec, told)
 
     return loss_fn, init, frozen
 

@@ -2,7 +2,8 @@
 """Fakes of the base models: unguided samples as latents, in a cache, for training a discriminator.
 
 Of two base models the modalities of a sample are independent by construction, and training pairs
-any sound with any picture, so n samples give n^2 fake pairs; those of a joint model stay together.
+any sound with any picture, so n samples give n^2 fake pairs; those of a joint model stay together,
+and so do those that are made from one caption.
 """
 
 import json
@@ -14,7 +15,9 @@ import numpy as np
 
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
+from mmdisco_jax.commands.latents import embedded
 from mmdisco_jax.inputs.cache import Arrays, write_cache
+from mmdisco_jax.types import TEXT
 
 
 def write_fakes(config: Config, workdir: Path) -> dict:
@@ -27,11 +30,15 @@ def write_fakes(config: Config, workdir: Path) -> dict:
     run = build.sampler(config, config.fakes.variant)
     _, params = build.bases(config)
     size, total = config.fakes.batch_size, config.fakes.num_samples
+    told = _Told(config) if config.texts else None
 
     def make(first: int, last: int) -> Arrays:
         del last  # a whole batch, so that one program serves all shards
-        latents = run(params, None, config.fakes.first_index + jnp.arange(first, first + size))
-        return {m: np.asarray(x, np.float16) for m, x in latents.items()}
+        texts = told.texts(first, size) if told else {}
+        conditions = (told.conditions(texts),) if told else ()
+        indices = config.fakes.first_index + jnp.arange(first, first + size)
+        latents = run(params, None, indices, *conditions)
+        return {m: np.asarray(x, np.float16) for m, x in latents.items()} | texts
 
     write_cache(
         folder,
@@ -44,6 +51,24 @@ def write_fakes(config: Config, workdir: Path) -> dict:
         desc="fakes",
     )
     return {"directory": str(folder), "samples": total}
+
+
+class _Told:
+    """The captions that fakes are made from: fake i has that of training clip i, over and over."""
+
+    def __init__(self, config: Config):
+        self._read, self._source = build.texts(config), build.clips(config, "train")
+        self._no_text = embedded(self._read, [config.sample.negative_prompt])
+
+    def texts(self, first: int, size: int) -> Arrays:
+        numbers = np.arange(first, first + size) % len(self._source)
+        return embedded(self._read, [str(self._source[int(i)]["caption"]) for i in numbers])
+
+    def conditions(self, texts: Arrays) -> dict[str, Arrays]:
+        """As `build.sampler`'s programs take them, float32."""
+        text = {name.removeprefix(TEXT): x.astype(np.float32) for name, x in texts.items()}
+        none = {m: self._no_text[TEXT + m].astype(np.float32) for m in text}
+        return {"text": text, "no_text": {m: np.repeat(none[m], len(text[m]), 0) for m in text}}
 
 
 def _made_by(config: Config) -> dict:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips encoded once, and kept: for codecs that cost more than reading their latents."""
+"""Clips and captions encoded once, and kept: for codecs that cost more than reading latents."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -7,8 +10,14 @@ import numpy as np
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.inputs.cache import Arrays, write_cache
+from mmdisco_jax.types import TEXT
 
 _SHARD = 64
+
+
+def embedded(read: Mapping[str, Any], captions: Sequence[str]) -> Arrays:
+    """The captions as the text encoders `read` {modality: encoder} see them, float16 [n ...]."""
+    return {TEXT + m: encoder(captions).astype(np.float16) for m, encoder in read.items()}
 
 
 def write_latents(config: Config, split: str = "train") -> dict:
@@ -18,13 +27,15 @@ def write_latents(config: Config, split: str = "train") -> dict:
     StaleCacheError if the folder holds latents of other clips or codecs.
     """
     source = build.fixed_clips(config, split)
-    encode = {m: jax.jit(codec.encode) for m, codec in build.codecs(config).items()}
+    encode, read = build.compiled_encoders(config), build.texts(config)
 
     def make(first: int, last: int) -> Arrays:
         clips = [source[i] for i in range(first, last)]
         # A whole batch, so that one program serves all shards.
         clips += clips[-1:] * (_SHARD - len(clips))
-        return {m: np.asarray(f(np.stack([c[m] for c in clips]))) for m, f in encode.items()}
+        texts = embedded(read, [str(clip.get("caption", "")) for clip in clips])
+        found = {m: np.asarray(f(np.stack([c[m] for c in clips]))) for m, f in encode.items()}
+        return found | texts
 
     write_cache(
         config.data.latents,

@@ -15,9 +15,11 @@ import jax.numpy as jnp
 
 from mmdisco_jax.discriminator import losses
 from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise
+from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
 
+_DROPS = 4  # folded into a step's key; the key's own split has four other uses
 FAKES = ("repaired", "generated", "generated_pairs", "both")
 
 
@@ -43,6 +45,7 @@ class ObjectiveSpec:
     denoising_from: int
     level_start: float
     level_warmup_steps: int
+    text_dropout: float = 0.0
 
     def __post_init__(self):
         if self.fakes not in FAKES:
@@ -76,13 +79,31 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sources:
-    """Noisy real pairs and clean generated ones, and what each is conditioned on."""
+class Texts:
+    """Embedded texts {m: ...}: of the real pairs [b ...], of the generated ones [n ...], and none,
+    the empty text [1 ...].
+    """
+
+    real: AV
+    generated: AV
+    none: AV
+
+    def dropped(self, some: AV, key: Array, share: float) -> AV:
+        """Texts [b ...] of which this share is empty, in all modalities at once; float32."""
+        empty = jax.random.bernoulli(key, share, (len(next(iter(some.values()))),))
+        wide = {m: x.astype(jnp.float32) for m, x in some.items()}
+        return {m: jnp.where(per_sample(empty, x), self.none[m], x) for m, x in wide.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sources:
+    """Noisy real pairs and their texts; clean generated ones, their texts, and a key to drop some."""
 
     x_t: AV
     cond: Cond
     generated: AV | None
-    generated_cond: Cond
+    texts: Texts | None
+    key: Array
 
 
 def objective(
@@ -93,23 +114,23 @@ def objective(
     step: Array,
     problem: Problem,
     spec: ObjectiveSpec,
-    *,
-    cond: Cond = None,
-    generated_cond: Cond = None,
+    texts: Texts | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """The loss and its metrics for clean real pairs x0 {m: [b ...]}.
 
     generated: clean fake samples {m: [n ...]} of the base models; sound and picture are drawn from
     them independently, so n of each give n^2 fake pairs; or together, for "generated_pairs". None
     when spec.fakes is "repaired".
-    cond, generated_cond: what each real and each fake is conditioned on, trees [b ...] and [n ...].
-    Both halves of a fake must come of one condition, so only "generated_pairs" will do.
+    texts: what the pairs are conditioned on. Both halves of a fake must come of one text, so only
+    "generated_pairs" will do.
     """
-    if cond is not None and spec.ce_weight and spec.fakes != "generated_pairs":
+    if texts and spec.ce_weight and spec.fakes != "generated_pairs":
         raise ValueError(
-            f"fakes {spec.fakes!r} pair sounds and pictures of different conditions: with text, "
-            "train on fakes='generated_pairs'."
+            f"fakes {spec.fakes!r} pair sounds and pictures of different texts: with texts, train "
+            "on fakes='generated_pairs'."
         )
+    drop_keys = jax.random.split(jax.random.fold_in(key, _DROPS))
+    cond = texts.dropped(texts.real, drop_keys[0], spec.text_dropout) if texts else None
     keys = jax.random.split(key, 4)
     batch = next(iter(x0.values())).shape[0]
     t = jnp.repeat(problem.time_sampler(keys[0], spec.groups), batch // spec.groups)
@@ -120,7 +141,7 @@ def objective(
     x_t = add_noise(x0, eps, t, problem.schedules)
     loss, metrics = jnp.zeros(()), {}
     if spec.ce_weight:
-        sources = Sources(x_t=x_t, cond=cond, generated=generated, generated_cond=generated_cond)
+        sources = _Sources(x_t=x_t, cond=cond, generated=generated, texts=texts, key=drop_keys[1])
         real, fake = _logits(model, sources, t, keys[2:], problem, spec)
         ce = losses.cross_entropy(real, fake)
         loss += spec.ce_weight * ce
@@ -145,7 +166,7 @@ def objective(
 
 def _logits(
     model: Any,
-    sources: Sources,
+    sources: _Sources,
     t: Array,
     keys: Array,
     problem: Problem,
@@ -169,7 +190,7 @@ def _logits(
 
 
 def _generated_logits(
-    model: Any, sources: Sources, t: Array, keys: Array, problem: Problem, spec: ObjectiveSpec
+    model: Any, sources: _Sources, t: Array, keys: Array, problem: Problem, spec: ObjectiveSpec
 ) -> Array:
     """Logits [b] of fakes that the base models made, noised to t [b]."""
     generated: Any = sources.generated
@@ -181,9 +202,10 @@ def _generated_logits(
         index = jax.random.randint(k, t.shape, 0, generated[m].shape[0])
         drawn[m] = generated[m][index].astype(jnp.float32)
     noisy = add_noise(drawn, draw_noise(keys[1], drawn), t, problem.schedules)
-    if sources.generated_cond is None:
+    if sources.texts is None:
         return model(noisy, t)
-    return model(noisy, t, jax.tree.map(lambda c: c[index], sources.generated_cond))
+    texts = {m: x[index] for m, x in sources.texts.generated.items()}
+    return model(noisy, t, sources.texts.dropped(texts, sources.key, spec.text_dropout))
 
 
 def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> dict[str, Array]:

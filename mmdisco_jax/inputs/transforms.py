@@ -7,6 +7,8 @@ from typing import Any
 import grain
 import numpy as np
 
+from mmdisco_jax.types import TEXT
+
 Example = dict[str, np.ndarray]
 
 
@@ -16,8 +18,10 @@ FLIPS = {"off": 0.0, "half": 0.5, "official": 1.0}
 
 
 def pair_only(example: dict) -> Example:
-    """Keeps `video` and `audio`; truth and file names do not reach the device."""
-    return {"video": example["video"], "audio": example["audio"]}
+    """Keeps `video`, `audio` and their embedded texts; truth and file names do not reach the
+    device."""
+    texts = {k: x for k, x in example.items() if k.startswith(TEXT)}
+    return {"video": example["video"], "audio": example["audio"], **texts}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
