@@ -13,7 +13,9 @@ Half a minute and 3 GB of memory for the largest (1.2 GB), on two CPU cores.
 
 Architectures: mm_diffusion_base64 (AIST++, Landscape), mm_diffusion_sr64to256 (AIST++_SR,
 Landscape_SR), mmdisco_mmdiffusion, mmdisco_audioldm_animatediff, mmdisco_auffusion_videocrafter2
-(MMDisCo's discriminators).
+(MMDisCo's discriminators); and diffusers: a whole pipeline's folder, or its Hugging Face id, to one
+with this project's weights, and back (AudioLDM, AnimateDiff, Stable Diffusion; no PyTorch needed
+for safetensors). `sample` takes either.
 """
 
 import ml_collections

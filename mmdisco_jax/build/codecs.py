@@ -6,15 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmdisco_jax.build.pretrained import component, is_pretrained
+from mmdisco_jax.build.pretrained import Part, filled, is_pretrained, part
 from mmdisco_jax.build.sections import Config, named
 from mmdisco_jax.codecs import CODECS, autoencoder_kl, hifi_gan
 from mmdisco_jax.codecs.vae_frames import VaeFrames
 from mmdisco_jax.codecs.vae_mel import VaeMel
 from mmdisco_jax.codecs.weighted import Loaded
-from mmdisco_jax.porting.folders import Component
-from mmdisco_jax.porting.lazy import LazyTensors
-from mmdisco_jax.porting.place import place
 
 
 def codecs(config: Config) -> dict[str, Any]:
@@ -59,15 +56,9 @@ def _codec(config: Config, modality: str) -> Any:
     if not is_pretrained(section):
         return named(section, CODECS)
     codec, parts = _network(config, modality), _parts(config, modality)
-    tensors = LazyTensors(autoencoder_kl.current_names(parts["vae"].tensors.entries))
     if "vocoder" not in parts:
-        return Loaded(codec=codec, params=place(codec.abstract, tensors))
-    params = {
-        "vae": place(codec.abstract["vae"], tensors),
-        "vocoder": place(
-            codec.abstract["vocoder"], parts["vocoder"].tensors, overrides=hifi_gan.OVERRIDES
-        ),
-    }
+        return Loaded(codec=codec, params=filled(parts["vae"], codec.abstract))
+    params = {name: filled(found, codec.abstract[name]) for name, found in parts.items()}
     return Loaded(codec=codec, params=params)
 
 
@@ -90,9 +81,9 @@ def _network(config: Config, modality: str) -> Any:
     raise ValueError(f"config.codecs.{modality} is {kind!r}: choose vae_frames or vae_mel.")
 
 
-def _parts(config: Config, modality: str) -> dict[str, Component]:
+def _parts(config: Config, modality: str) -> dict[str, Part]:
     section = config.codecs[modality]
-    folders = {"vae": section.folder}
+    parts = {"vae": part(config, section.weights, section.folder, "AutoencoderKL")}
     if "vocoder" in section:
-        folders["vocoder"] = section.vocoder
-    return {part: component(config, section.weights, name) for part, name in folders.items()}
+        parts["vocoder"] = part(config, section.weights, section.vocoder, "SpeechT5HifiGan")
+    return parts

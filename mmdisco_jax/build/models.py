@@ -18,7 +18,7 @@ from mmdisco_jax.build.pretrained import (
 from mmdisco_jax.build.pretrained import (
     is_pretrained,
     load_base,
-    ported_base,
+    pretrained_base,
 )
 from mmdisco_jax.build.provenance import check_schedules
 from mmdisco_jax.build.sections import Config, named, schedules
@@ -37,8 +37,9 @@ def base_model(config: Config, name: str) -> tuple[nnx.GraphDef, Any]:
     """
     section = config.bases[name].copy_and_resolve_references()
     if is_pretrained(section):
-        found = ported_base(config, name)
-        return found.graphdef, jax.jit(lambda key: nnx.split(found.make(rngs=param_keys(key)))[1])
+        port, spec, _ = pretrained_base(config, name)
+        graphdef, _ = port.skeleton(spec)
+        return graphdef, jax.jit(lambda key: nnx.split(port.module(spec, rngs=param_keys(key)))[1])
     noise: tuple[Schedule, ...] = (schedules(config)[name],) if name != JOINT else ()
     if name == JOINT:
         with section.unlocked():

@@ -6,9 +6,8 @@
 """
 
 import dataclasses
-import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,107 +16,137 @@ from flax import nnx
 from tqdm import tqdm
 
 from mmdisco_jax.base_models import unet_2d_spec, unet_motion_spec
-from mmdisco_jax.base_models.unet_2d import UNet2D
-from mmdisco_jax.base_models.unet_motion import UNetMotion, merge_adapter
+from mmdisco_jax.base_models.unet_motion import merge_adapter
+from mmdisco_jax.build.ports import PORTS, Port, port_of
 from mmdisco_jax.build.sections import Config, schedules
-from mmdisco_jax.nn.keys import param_keys
-from mmdisco_jax.porting.folders import Component, open_component, read_json
+from mmdisco_jax.porting.folders import open_component, read_json
 from mmdisco_jax.porting.hub import locate
-from mmdisco_jax.porting.lazy import LazyTensors
-from mmdisco_jax.porting.place import place
+from mmdisco_jax.porting.lazy import LazyTensors, open_files
+from mmdisco_jax.porting.place import as_torch, place
 from mmdisco_jax.process import SCHEDULES
-from mmdisco_jax.process.schedules import Schedule
 
-_SCHEDULER = "scheduler/scheduler_config.json"
-# By the class that a config.json names.
-_SPECS = {
-    "UNet2DConditionModel": unet_2d_spec.spec_from_config,
-    "UNetMotionModel": unet_motion_spec.spec_from_config,
-}
+# The file of a component whose weights `convert` has written in this project's names and layout.
+OURS = "weights.safetensors"
+_CONFIG, _SCHEDULER = "config.json", "scheduler/scheduler_config.json"
 _PRESETS = {**unet_2d_spec.PRESETS, **unet_motion_spec.PRESETS}
+
+
+class Part(NamedTuple):
+    """A component: its config.json, its port (None for a motion adapter), and its tensors by the
+    port's PyTorch names, not read yet.
+    """
+
+    config: Mapping[str, Any]
+    port: Port | None
+    tensors: LazyTensors
 
 
 def is_pretrained(section: Config) -> bool:
     return "folder" in section
 
 
-def component(config: Config, source: str, folder: str) -> Component:
-    """A component of `config.weights[source]`, which is downloaded if need be.
+def root(config: Config, source: str, *models: str, others: tuple[str, ...] = ()) -> Path:
+    """The local folder of `config.weights[source]`, in which these components are complete.
 
     FileNotFoundError names what is missing, and where to put it.
     """
-    return open_component(root(config, source, folder), folder)
+    text = config.weights[source]
+    if models and all((Path(text) / name / OURS).is_file() for name in models):
+        return Path(text)
+    return locate(text, models=models, others=others, setting=f"config.weights.{source}")
 
 
-def root(config: Config, source: str, *models: str, others: tuple[str, ...] = ()) -> Path:
-    """The local folder of `config.weights[source]`, in which these components are complete."""
-    setting = f"config.weights.{source}"
-    return locate(config.weights[source], models=models, others=others, setting=setting)
+def part(config: Config, source: str, folder: str, kind: str = "") -> Part:
+    """A component of `config.weights[source]`, which is downloaded if need be.
+
+    kind: its class, for configs that do not name it.
+    """
+    return read_part(root(config, source, folder), folder, kind)
 
 
-class Ported(NamedTuple):
-    """A network as its files describe it: what makes it given `rngs`, its graph definition and
-    shapes, and its tensors, not read yet."""
+def read_part(top: Path, folder: str, kind: str = "") -> Part:
+    """The component in `top / folder`, whose weights are in diffusers' layout or in ours."""
+    ours = top / folder / OURS
+    if ours.is_file():
+        told = read_json(top / folder / _CONFIG)
+        port = _port(told, kind, f"{top / folder}")
+        abstract = port.skeleton(port.spec_of(told))[1]
+        return Part(told, port, as_torch(abstract, open_files([ours]), overrides=port.overrides))
+    found = open_component(top, folder)
+    if found.config.get("_class_name") == "MotionAdapter":
+        return Part(found.config, None, found.tensors)
+    port = _port(found.config, kind, f"{top / folder}")
+    return Part(found.config, port, found.tensors.renamed(port.rename))
 
-    make: Callable[..., nnx.Module]
-    graphdef: nnx.GraphDef
-    abstract: nnx.State
-    tensors: LazyTensors
+
+def _port(told: Mapping[str, Any], kind: str, where: str) -> Port:
+    named = told.get("_class_name") or (told.get("architectures") or [kind])[0]
+    return port_of(kind if named not in PORTS and kind else named, where)
 
 
-def ported_base(config: Config, name: str) -> Ported:
+def filled(found: Part, abstract: nnx.State, **options: Any) -> nnx.State:
+    """The component's parameters; options are those of `porting.place`."""
+    overrides = found.port.overrides if found.port else None
+    return place(abstract, found.tensors, overrides=overrides, **options)
+
+
+class Base(NamedTuple):
+    """A base model as its files, or its preset, describe it. tensors: None for a preset."""
+
+    port: Port
+    spec: Any
+    tensors: LazyTensors | None
+
+
+def pretrained_base(config: Config, name: str) -> Base:
     """The base model `name`; with `adapter`, a 2-D U-Net and the motion adapter of that source.
 
-    Without a source in `config.weights` its `preset` tells the architecture, and there are no
-    tensors: what a model of the released size costs can be asked without its files.
+    Without a source in `config.weights` its `preset` tells the architecture: what a model of the
+    released size costs can be asked without its files.
 
     Raises:
-      ValueError: a network that is not ported, or tensors that are not exactly its own.
+      ValueError: a network that is not ported.
       FileNotFoundError: files are missing.
     """
     section = config.bases[name]
     options = {"compute_dtype": section.compute_dtype, "remat": section.remat}
-    tensors = LazyTensors({})
-    if config.weights[name]:
-        part = component(config, name, section.folder)
-        spec, tensors = _spec(config, name, part, options), part.tensors
-        if section.adapter:
-            adapter = component(config, section.adapter, "")
-            spec = unet_motion_spec.spec_with_adapter(spec, adapter.config)
-            tensors = LazyTensors(merge_adapter(tensors.entries, adapter.tensors.entries))
-    else:
-        spec = _preset(section.preset, options)
-    kind = UNetMotion if isinstance(spec, unet_motion_spec.UNetMotionSpec) else UNet2D
-    make = functools.partial(kind, spec)
-    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: make(rngs=param_keys(0))))
-    return Ported(make, graphdef, abstract, tensors)
+    if not config.weights[name]:
+        return _preset(section.preset, options)
+    found = part(config, name, section.folder)
+    port = port_of(found.config.get("_class_name"), f"config.weights.{name}")
+    spec, tensors = port.spec_of(found.config, **options), found.tensors
+    if section.adapter and port is PORTS["UNet2DConditionModel"]:
+        adapter = part(config, section.adapter, "")
+        port = PORTS["UNetMotionModel"]
+        spec = unet_motion_spec.spec_with_adapter(spec, adapter.config)
+        tensors = LazyTensors(merge_adapter(tensors.entries, adapter.tensors.entries))
+    return Base(port, spec, tensors)
 
 
-def _spec(config: Config, name: str, part: Component, options: dict[str, Any]) -> Any:
-    kind = part.config.get("_class_name")
-    if kind not in _SPECS:
-        raise ValueError(
-            f"config.weights.{name}={config.weights[name]!r}: {config.bases[name].folder}/"
-            f"config.json is of a {kind!r}; ported are {', '.join(_SPECS)}."
-        )
-    return _SPECS[kind](part.config, **options)
-
-
-def _preset(preset: str, options: dict[str, Any]) -> Any:
+def _preset(preset: str, options: dict[str, Any]) -> Base:
     if preset not in _PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(_PRESETS)}.")
     spec: Any = _PRESETS[preset]
     if isinstance(spec, unet_motion_spec.UNetMotionSpec):
-        return dataclasses.replace(spec, picture=dataclasses.replace(spec.picture, **options))
-    return dataclasses.replace(spec, **options)
+        picture = dataclasses.replace(spec.picture, **options)
+        return Base(PORTS["UNetMotionModel"], dataclasses.replace(spec, picture=picture), None)
+    return Base(PORTS["UNet2DConditionModel"], dataclasses.replace(spec, **options), None)
 
 
 def load_base(config: Config, name: str, shardings: Any = None) -> tuple[nnx.GraphDef, nnx.State]:
-    """The base model and its parameters, in the section's `param_dtype` and these shardings."""
-    found = ported_base(config, name)
+    """The base model and its parameters, in the section's `param_dtype` and these shardings.
+
+    Raises:
+      ValueError: no source in `config.weights`, tensors that are not exactly the network's, or a
+        source that was trained with another noise schedule (`check_scheduler`).
+    """
+    base = pretrained_base(config, name)
+    if base.tensors is None:
+        raise ValueError(f"config.weights.{name} is empty: name a folder or a Hugging Face id.")
     check_scheduler(config, name)
+    graphdef, abstract = base.port.skeleton(base.spec)
     dtype = config.bases[name].param_dtype
-    return found.graphdef, place(found.abstract, found.tensors, shardings=shardings, dtype=dtype)
+    return graphdef, place(abstract, base.tensors, shardings=shardings, dtype=dtype)
 
 
 def check_scheduler(config: Config, name: str) -> None:
@@ -129,39 +158,27 @@ def check_scheduler(config: Config, name: str) -> None:
     if config.sample.force_schedule or not path.is_file():
         return
     told = read_json(path)
-    kind = told.get("beta_schedule")
-    theirs: Any = None
-    if kind in SCHEDULES.names():
-        betas = told["num_train_timesteps"], told["beta_start"], told["beta_end"]
-        theirs = SCHEDULES.get(kind)(*betas)
-    mine: Schedule = schedules(config)[name]
-    if told.get("prediction_type", "epsilon") != "epsilon":
-        raise ValueError(f"{path}: prediction_type={told['prediction_type']!r}; must be 'epsilon'.")
-    if theirs is None or theirs.digest() != mine.digest():
-        shown = {k: told.get(k) for k in ("num_train_timesteps", "beta_start", "beta_end")}
-        raise ValueError(
-            f"{path} says {kind} {shown}, but config.schedules.{name} is "
-            f"{config.schedules[name].to_dict()}: each level would stand for another amount of "
-            "noise. Make them equal; config.sample.force_schedule=True goes on."
-        )
+    kind = told.get("prediction_type", "epsilon")
+    if kind != "epsilon":
+        raise ValueError(f"{path}: prediction_type is {kind!r}, but must be 'epsilon'.")
+    shape, keys = told.get("beta_schedule"), ("num_train_timesteps", "beta_start", "beta_end")
+    if shape in SCHEDULES.names():
+        theirs: Any = SCHEDULES.get(shape)(*(told[key] for key in keys))
+        if theirs.digest() == schedules(config)[name].digest():
+            return
+    raise ValueError(
+        f"{path} says {shape} {[told.get(key) for key in keys]}, but config.schedules.{name} is "
+        f"{config.schedules[name].to_dict()}: each level would stand for another amount of noise. "
+        "Make them equal; config.sample.force_schedule=True goes on."
+    )
 
 
 def digest(config: Config, name: str) -> str:
     """SHA-256 of a base model's tensors, names and all: which weights these are."""
+    tensors = pretrained_base(config, name).tensors or LazyTensors({})
     sha = hashlib.sha256()
-    tensors = ported_base(config, name).tensors
-    for key in tqdm(sorted(tensors), desc=f"reading {name}", unit="tensor", leave=False):
-        array = tensors[key]
+    for key in tqdm(sorted(tensors), desc=f"weights of {name}", unit="tensor", leave=False):
+        array = np.ascontiguousarray(tensors[key])
         sha.update(f"{key} {array.dtype} {array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).view(np.uint8).data)
+        sha.update(array.reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
-
-
-def with_weights(make: Any, part: Component, *, rename: Any = None, **options: Any) -> Any:
-    """(graph definition, parameters) of the module that `make` makes, given `rngs`.
-
-    rename: as of `LazyTensors.renamed`; options: of `place`.
-    """
-    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: make(rngs=param_keys(0))))
-    tensors = part.tensors.renamed(rename) if rename else part.tensors
-    return graphdef, place(abstract, tensors, **options)

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mmdisco_jax.build.pretrained import component, root, with_weights
+from mmdisco_jax.build.ports import PORTS
+from mmdisco_jax.build.pretrained import filled, part, root
 from mmdisco_jax.build.sections import Config
 from mmdisco_jax.text import clap, clip
 from mmdisco_jax.text.tokens import PromptTokenizer, load_tokenizer
@@ -53,14 +54,19 @@ def _text_encoder(config: Config, section: Config) -> TextEncoder:
         raise ValueError(
             f"unknown text encoder {section.name!r}: choose one of {', '.join(_KINDS)}."
         )
-    spec_of, module, rename, read = _KINDS[section.name]
-    part = component(config, section.weights, section.folder)
-    spec = spec_of(part.config)
-    graphdef, params = with_weights(
-        lambda rngs: module(spec, rngs=rngs), part, rename=rename, dtype=section.dtype
-    )
+    kind, read = _KINDS[section.name]
+    found = part(config, section.weights, section.folder, kind)
+    port = PORTS[kind]
+    if found.port is not port:
+        raise ValueError(
+            f"config.texts: {section.name} is a {kind}, but {section.folder}/config.json of "
+            f"config.weights.{section.weights} is of another class: choose another name or folder."
+        )
+    spec = port.spec_of(found.config)
+    graphdef, abstract = port.skeleton(spec)
+    params = filled(found, abstract, dtype=section.dtype)
     folder = root(config, section.weights, others=(section.tokenizer,)) / section.tokenizer
-    tokenizer = load_tokenizer(folder, length=section.length, vocab_size=spec.vocab_size)
+    tokenizer = load_tokenizer(folder, length=section.length or None, vocab_size=spec.vocab_size)
     return TextEncoder(tokenizer, graphdef, params, read)
 
 
@@ -73,6 +79,6 @@ def _read_clap(module: clap.ClapText, ids: Any, mask: Any) -> Any:
 
 
 _KINDS = {
-    "clip": (clip.spec_from_config, clip.ClipText, clip.port_name, _read_clip),
-    "clap": (clap.spec_from_config, clap.ClapText, clap.port_name, _read_clap),
+    "clip": ("CLIPTextModel", _read_clip),
+    "clap": ("ClapTextModelWithProjection", _read_clap),
 }

@@ -203,13 +203,10 @@ _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_
 _OLD = re.compile(rf"(\.attentions\.\d+)\.({'|'.join(_OLD_NAMES)})\.(weight|bias)$")
 
 
-def current_names(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Tensors by the names that diffusers gives today.
+def current_name(name: str) -> str:
+    """The name that diffusers gives a tensor today.
 
     Files from before 2023, such as Stable Diffusion 1.5's, call the attention's projections
     query, key, value and proj_attn. Other names stay.
     """
-    return {
-        _OLD.sub(lambda found: f"{found[1]}.{_OLD_NAMES[found[2]]}.{found[3]}", name): value
-        for name, value in tensors.items()
-    }
+    return _OLD.sub(lambda found: f"{found[1]}.{_OLD_NAMES[found[2]]}.{found[3]}", name)

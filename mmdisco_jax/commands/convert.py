@@ -15,6 +15,7 @@ from flax import nnx
 from mmdisco_jax.base_models import mm_diffusion_spec, super_resolution
 from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.build import Config
+from mmdisco_jax.commands.convert_folder import convert_folder
 from mmdisco_jax.discriminator import official
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.porting.files import TORCH_SUFFIXES, read_tensors, write_tensors
@@ -22,6 +23,7 @@ from mmdisco_jax.porting.load import Overrides, from_torch, strip_prefix, to_tor
 from mmdisco_jax.training.weights import digest, load_weights, save_weights
 
 OURS = ".safetensors"
+FOLDER = "diffusers"  # whole pipelines, see `convert_folder`
 PARALLEL = "module."  # what PyTorch's data parallel wrapper puts before every name
 
 
@@ -85,6 +87,10 @@ def run(config: Config, workdir: Path) -> None:
         exactly those of the architecture; all misfits are named.
     """
     settings = config.convert
+    if settings.architecture == FOLDER:
+        _required(settings)
+        convert_folder(settings.source, Path(workdir) / settings.target)
+        return
     architecture = _architecture(settings.architecture)
     source, target = _paths(settings, workdir)
     if target.suffix == OURS:
@@ -121,15 +127,19 @@ def _architecture(name: str) -> Architecture:
     if name not in ARCHITECTURES:
         raise ValueError(
             f"unknown architecture {name!r}: set config.convert.architecture to one of "
-            f"{', '.join(sorted(ARCHITECTURES))}."
+            f"{', '.join(sorted([*ARCHITECTURES, FOLDER]))}."
         )
     return ARCHITECTURES[name]
 
 
-def _paths(settings: Config, workdir: Path) -> tuple[Path, Path]:
+def _required(settings: Config) -> None:
     for name in ("source", "target"):
         if not settings[name]:
-            raise ValueError(f"config.convert.{name} is empty: name a file.")
+            raise ValueError(f"config.convert.{name} is empty: name a file or folder.")
+
+
+def _paths(settings: Config, workdir: Path) -> tuple[Path, Path]:
+    _required(settings)
     source, target = Path(settings.source), Path(workdir) / settings.target
     ways = {(OURS, torch) for torch in TORCH_SUFFIXES} | {(torch, OURS) for torch in TORCH_SUFFIXES}
     if (source.suffix, target.suffix) not in ways:

@@ -97,7 +97,7 @@ class Texts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sources:
-    """Noisy real pairs and their texts; clean generated ones, their texts, and a key to drop some."""
+    """Noisy real pairs and their texts; clean generated ones; all texts, and a key to drop some."""
 
     x_t: AV
     cond: Cond

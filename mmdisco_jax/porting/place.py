@@ -73,5 +73,29 @@ def unplace(params: nnx.State, *, overrides: Overrides | None = None) -> LazyTen
     return LazyTensors(entries)
 
 
+def as_torch(
+    params: nnx.State, tensors: LazyTensors, *, overrides: Overrides | None = None
+) -> LazyTensors:
+    """Tensors by NNX's names and in its layout as PyTorch's, for what was written from `params`.
+
+    Raises:
+      ValueError: names that are not exactly those of `params`, or other shapes.
+    """
+    leaves = parallel.named_leaves(params)
+    require_match(
+        {TorchTensor(name, tuple(range(leaf.ndim))): leaf.shape for name, leaf in leaves.items()},
+        {name: entry.shape for name, entry in tensors.entries.items()},
+    )
+    entries = {}
+    for name, leaf in leaves.items():
+        tensor, entry = _torch_name(name, leaf, overrides), tensors.entries[name]
+        entries[tensor.name] = Entry(
+            tuple(leaf.shape[axis] for axis in tensor.axes),
+            entry.dtype,
+            lambda read=entry.read, axes=tensor.axes: np.transpose(read(), axes),
+        )
+    return LazyTensors(entries)
+
+
 def _torch_name(name: str, leaf: Any, overrides: Overrides | None) -> TorchTensor:
     return torch_tensor(name.split("."), leaf.ndim, overrides)

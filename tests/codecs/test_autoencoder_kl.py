@@ -12,7 +12,7 @@ from flax import nnx
 from mmdisco_jax.codecs.autoencoder_kl import (
     AutoencoderKL,
     AutoencoderKLSpec,
-    current_names,
+    current_name,
     from_model,
     posterior,
     spec_from_config,
@@ -177,8 +177,8 @@ def test_old_attention_names_are_renamed_as_diffusers_does():
         for name in names
     }
     assert len(old.keys() - names.keys()) == 16
-    assert current_names(old) == names
-    assert current_names(names) == names
+    assert {current_name(name): value for name, value in old.items()} == names
+    assert all(current_name(name) == name for name in names)
 
 
 @pytest.mark.parametrize(

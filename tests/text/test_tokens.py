@@ -102,7 +102,7 @@ def test_prompt_to_embedding_as_diffusers(folder: Path, kind):
 
 def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path):
     tokenizer = folder / "clip" / "tokenizer"
-    with pytest.raises(ValueError, match="has .* tokens, the encoder 60: they do not belong"):
+    with pytest.raises(ValueError, match=r"has .* tokens, the encoder 60: they do not belong"):
         load_tokenizer(tokenizer, vocab_size=60)
     with pytest.raises(ValueError, match="length=2 of the tokens must be at least 3"):
         load_tokenizer(tokenizer, length=2)
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path):
     tiny.save_roberta_tokenizer(tmp_path / "unpadded", length=9, pad_token=None)
     with pytest.raises(ValueError, match="no padding token: set pad_token"):
         load_tokenizer(tmp_path / "unpadded")
-    with pytest.raises(ValueError, match="prompt 2: .* characters"):
+    with pytest.raises(ValueError, match=r"prompt 2: .* characters"):
         load_tokenizer(tokenizer)(["a", "x" * 20_000])
 
 

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`convert` of whole pipelines: folders in diffusers layout to this project's weights, and back."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mmdisco_jax.build.ports import PORTS
+from mmdisco_jax.build.pretrained import OURS, read_part
+from mmdisco_jax.porting.folders import CONFIG, read_json
+from mmdisco_jax.porting.hub import locate
+from mmdisco_jax.porting.lazy import LazyTensors, as_lazy
+from mmdisco_jax.porting.place import place
+from mmdisco_jax.porting.save import save_folder
+from mmdisco_jax.training.weights import save_weights
+
+INDEX = "model_index.json"
+
+
+def convert_folder(source: str, target: Path) -> None:
+    """Writes every ported component of a pipeline to a new folder, in the other layout.
+
+    In both, a component has a folder with its config.json; its weights are diffusers' files, or
+    one `weights.safetensors` with this project's names. Tokenizers, schedulers and the index are
+    copied. What is not ported is left out, and named. There and back gives every tensor bit by bit.
+
+    Raises:
+      FileNotFoundError: the source lacks files.
+      ValueError: a target that exists, or tensors that are not exactly those of a port.
+    """
+    if target.exists():
+        raise ValueError(f"{target} exists: remove it, or choose another target.")
+    top = _located(source)
+    kinds = _classes(top)
+    ported = {name: kind for name, kind in kinds.items() if kind in PORTS}
+    if not ported:
+        raise ValueError(f"{top}: none of {sorted(kinds.values())} is ported: {', '.join(PORTS)}.")
+    to_ours = not all((top / name / OURS).is_file() for name in ported)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    if to_ours:
+        _write_ours(top, partial, ported)
+    else:
+        _write_theirs(top, partial, ported)
+    plain = [name for name in kinds if name not in ported and not _has_weights(top / name)]
+    for name in plain:
+        shutil.copytree(top / name, partial / name, dirs_exist_ok=True)
+    shutil.copy(top / INDEX, partial / INDEX)
+    partial.rename(target)
+    left = sorted(set(kinds) - set(ported) - set(plain))
+    note = f"; not ported, left out: {', '.join(left)}" if left else ""
+    print(f"{target}: {', '.join(sorted(ported))}, and {', '.join(sorted(plain))}{note}")
+
+
+def _located(source: str) -> Path:
+    if (Path(source) / INDEX).is_file():
+        return Path(source)
+    folder = locate(source, models=(), setting="config.convert.source")
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(
+            f"config.convert.source={source!r}: has no {INDEX}: name the folder of a pipeline, as "
+            "diffusers' save_pretrained writes it."
+        )
+    return folder
+
+
+def _classes(top: Path) -> dict[str, str]:
+    """Class of each component that is there."""
+    index = read_json(top / INDEX)
+    named = {k: v[1] for k, v in index.items() if isinstance(v, list) and len(v) == 2 and v[1]}
+    return {name: kind for name, kind in named.items() if (top / name).is_dir()}
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+
+
+def _write_ours(top: Path, target: Path, ported: Mapping[str, str]) -> None:
+    for name, kind in tqdm(ported.items(), unit="component"):
+        found = read_part(top, name, kind)
+        port = PORTS[kind]
+        abstract = port.skeleton(port.spec_of(found.config))[1]
+        params = place(abstract, found.tensors, overrides=port.overrides)
+        (target / name).mkdir(parents=True)
+        save_weights(target / name / OURS, params, {"class": kind, "source": str(top)})
+        told = dict(found.config)
+        (target / name / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+def _write_theirs(top: Path, target: Path, ported: Mapping[str, str]) -> None:
+    components: dict[str, tuple[Mapping[str, Any], LazyTensors]] = {}
+    for name, kind in ported.items():
+        found, port = read_part(top, name, kind), PORTS[kind]
+        buffers = as_lazy(port.buffers(port.spec_of(found.config)))
+        tensors = LazyTensors(found.tensors.entries | buffers.entries)
+        components[name] = found.config, tensors
+    save_folder(target, components)
