@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pipelines saved by diffusers, converted, sampled with text and guidance: equal to a loop of the
+PyTorch modules, from the prompts to the media files."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from configs import convert as convert_config
+from mmdisco_jax import build
+from mmdisco_jax.commands import convert, sample
+from mmdisco_jax.commands.prompts import encode_prompts
+from mmdisco_jax.export.clips import read_all
+from mmdisco_jax.guidance.joint import residual
+from mmdisco_jax.inputs.media import decode_window
+from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
+from mmdisco_jax.training.weights import save_weights
+from tests.e2e import tiny_pipelines as tiny
+from tests.golden.checker import relative_error
+
+PROMPTS = ("a dog barks in the rain", "../../x 🔥", "a dog barks in the rain")
+_TO_TORCH = {"audio": (0, 3, 1, 2), "video": (0, 4, 1, 2, 3)}
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("pipelines")
+    return folder, tiny.save(folder)
+
+
+@pytest.fixture(scope="module")
+def config(pipelines) -> Any:
+    folder, _ = pipelines
+    for name in ("audio", "video"):
+        chosen: Any = convert_config.get_config("diffusers")
+        chosen.convert.update(source=str(folder / name), target=f"{name}_ours")
+        convert.run(chosen, folder)
+    config = tiny.config(".", folder / "audio_ours", folder / "video_ours")
+    config.weights.discriminator = str(folder / "discriminator.safetensors")
+    # A random discriminator says little: loud enough that no one could take it for rounding.
+    config.sample.variants.guided.scales.update(audio=50.0, video=400.0)
+    config.sample.update(batch_size=2, prompts=PROMPTS, num_media=3)
+    params = build.discriminator(config)[1](jax.random.key(0))
+    noisy = jax.tree.map(
+        lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), params
+    )
+    save_weights(config.weights.discriminator, noisy, {})
+    return config
+
+
+def _both(f: Any, g: float, x: Any, *texts: Any) -> Any:
+    """uncond + g (cond - uncond), two calls."""
+    cond, uncond = (f(x, text) for text in texts)
+    return uncond + g * (cond - uncond)
+
+
+def _bases(pipelines: dict[str, Any], t: int) -> dict[str, Any]:
+    def audio(x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        return pipelines["audio"].unet(x, t, encoder_hidden_states=None, class_labels=text).sample
+
+    def video(x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        frames = text.repeat_interleave(x.shape[2], dim=0)
+        return pipelines["video"].unet(x, t, encoder_hidden_states=frames).sample
+
+    return {"audio": audio, "video": video}
+
+
+def _reference(config: Any, pipelines: dict[str, Any], guided: bool) -> dict[str, np.ndarray]:
+    """DDPM with both kinds of guidance; the recorded noise is that of the samples' keys."""
+    count = len(PROMPTS)
+    texts = tiny.embed(pipelines, list(PROMPTS))
+    empty = {m: x.expand(count, *x.shape[1:]) for m, x in tiny.embed(pipelines, [""]).items()}
+    keys = sample_keys(config.sample.seed, jnp.arange(count))
+    x = {m: np.asarray(v) for m, v in initial(keys, build.sample_shapes(config)).items()}
+    noise, schedules = keyed(keys), build.schedules(config)
+    graphdef = build.discriminator(config)[0]
+    params = build.discriminator_params(config, "guided")
+    r = residual(build.log_ratio_fn(config, graphdef, params, {}), schedules)
+    stride = 1000 // tiny.STEPS
+    for step in range(tiny.STEPS):
+        t = (tiny.STEPS - 1 - step) * stride + 1
+        eps = {}
+        for m, base in _bases(pipelines, t).items():
+            to, g = _TO_TORCH[m], config.sample.text_scales[m]
+            with torch.no_grad():
+                moved = torch.from_numpy(np.ascontiguousarray(x[m].transpose(to)))
+                out = _both(base, g, moved, texts[m], empty[m]).numpy()
+            eps[m] = out.transpose(np.argsort(to))
+        if guided:
+            told = [{m: jnp.asarray(v.numpy()) for m, v in some.items()} for some in (texts, empty)]
+            level, pair = jnp.full(count, t), {m: jnp.asarray(v) for m, v in x.items()}
+            with_text, without = (r(pair, level, text) for text in told)
+            for m, s in config.sample.variants.guided.scales.items():
+                g = config.sample.text_scales[m]
+                eps[m] = eps[m] + s * np.asarray(without[m] + g * (with_text[m] - without[m]))
+        for m in x:
+            abar = schedules[m].abar
+            now, after = abar[t], abar[t - stride] if t >= stride else 1.0
+            beta = 1 - now / after
+            x0 = (x[m] - np.sqrt(1 - now) * eps[m]) / np.sqrt(now)
+            mean = np.sqrt(after) * beta / (1 - now) * x0
+            mean = mean + np.sqrt(1 - beta) * (1 - after) / (1 - now) * x[m]
+            spread = np.sqrt(max((1 - after) / (1 - now) * beta, 1e-20))
+            z = np.asarray(noise(jnp.int32(step), 1, m, x[m].shape))
+            x[m] = (mean + spread * z).astype(np.float32)
+    return x
+
+
+@pytest.mark.parametrize("variant", ["independent", "guided"])
+def test_samples_are_those_of_the_pytorch_modules(config, pipelines, variant):
+    prompts = encode_prompts(config)
+    assert prompts is not None and prompts.num_samples == 3
+    params = (build.bases(config)[1], build.discriminator_params(config, variant))
+    got = build.sampler(config, variant)(*params, jnp.arange(3), prompts.rows(np.arange(3)))
+    wanted = _reference(config, pipelines[1], variant == "guided")
+    for m, x in wanted.items():
+        assert relative_error(np.asarray(got[m]), x) < 1e-3, m
+    if variant == "guided":  # the guidance is no rounding
+        plain = _reference(config, pipelines[1], False)
+        assert all(relative_error(plain[m], wanted[m]) > 0.02 for m in plain)
+
+
+def test_media_hold_what_the_pipelines_decode(config, pipelines, tmp_path):
+    sample.run(config, tmp_path)
+    files = sorted(path.name for path in (tmp_path / "guided").glob("*.mp4"))
+    dog, odd = "a_dog_barks_in_the_rain", "x"
+    assert files == [f"00000-{dog}.mp4", f"00001-{odd}.mp4", f"00002-{dog}.mp4"]
+    page = (tmp_path / "index.html").read_text()
+    assert all(f"{v}/{files[0]}" in page for v in ("independent", "guided"))
+    clips = read_all(tmp_path / "guided")
+    latents = _reference(config, pipelines[1], True)
+    video, audio = pipelines[1]["video"], pipelines[1]["audio"]
+    with torch.no_grad():
+        z = torch.from_numpy(latents["video"].reshape(-1, *latents["video"].shape[2:]))
+        pictures = video.vae.decode(z.permute(0, 3, 1, 2) / video.vae.config.scaling_factor).sample
+        z = torch.from_numpy(latents["audio"]).permute(0, 3, 1, 2)
+        mel = audio.vae.decode(z / audio.vae.config.scaling_factor).sample[:, 0]
+        wave = audio.vocoder(mel).numpy()[:, : clips["audio"].shape[1]]
+    pixels = (pictures.permute(0, 2, 3, 1).numpy().clip(-1, 1) + 1) * 127.5
+    error = np.abs(clips["video"].reshape(pixels.shape).astype(np.float32) - pixels)
+    assert error.mean() < 0.5 + 0.1 and error.max() < 4  # rounding, and the latents' 1e-3
+    assert relative_error(clips["audio"] / 32768, wave.clip(-1, 1)) < 0.01
+    window = decode_window(tmp_path / "guided" / files[0], 0.0, build.clip_spec(config))
+    loss = np.abs(window.video.astype(np.float32) - clips["video"][0]).mean()
+    assert loss < 20  # what H.264 leaves of noise
