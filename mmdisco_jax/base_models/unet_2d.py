@@ -56,17 +56,14 @@ class UNet2D(nnx.Module):
         Raises:
           ValueError: an input does not fit the spec.
         """
-        channels = self.picture.in_channels
-        if x.ndim != 4 or x.shape[-1] != channels:
-            raise ValueError(f"x has shape {x.shape}; it must be [b h w c] with c={channels}.")
+        self.check("b h w c", x, t, context, class_labels)
         return self.predict(x, t, context, class_labels)
 
     def predict(
         self, x: Array, t: Array, context: Array | None, class_labels: Array | None
     ) -> Array:
-        """The same for x [n h w in_channels] of which n / b are frames of each of b samples."""
+        """The same, unchecked, for x [n h w in_channels]: n / b frames of each of b samples."""
         spec = self.picture
-        self._check(t, context, class_labels)
         emb = self._embedding(t, class_labels)
         x = self.conv_in(x.astype(jnp.dtype(spec.compute_dtype)))
         skips = [x]
@@ -89,8 +86,18 @@ class UNet2D(nnx.Module):
         labels = self.class_embedding(class_labels.astype(jnp.float32))
         return jnp.concatenate([emb, labels], axis=-1) if spec.class_concat else emb + labels
 
-    def _check(self, t: Array, context: Array | None, class_labels: Array | None) -> None:
-        spec, b = self.picture, t.shape[0]
+    def check(
+        self, axes: str, x: Array, t: Array, context: Array | None, class_labels: Array | None
+    ) -> None:
+        """Raise ValueError unless the inputs of a call fit; `axes` are those of x, as "b h w c"."""
+        spec = self.picture
+        if x.ndim != len(axes.split()) or x.shape[-1] != spec.in_channels:
+            raise ValueError(
+                f"x has shape {x.shape}; it must be [{axes}] with c={spec.in_channels}."
+            )
+        b = x.shape[0]
+        if t.shape != (b,):
+            raise ValueError(f"t has shape {t.shape}; it must be [b], b={b}: one for each sample.")
         wanted = None if spec.class_dim is None else (b, spec.class_dim)
         found = None if class_labels is None else class_labels.shape
         if found != wanted:
@@ -101,7 +108,7 @@ class UNet2D(nnx.Module):
         if context is None:
             if other := [dim for dim, width in spec.contexts if dim != width]:
                 raise ValueError(
-                    f"context is None, and this network attends to one: give [b s d] with d={other}"
+                    f"context is None, and this network attends to one: give [b s d], d={other[0]}."
                 )
             return
         dims = sorted({dim for dim, _ in spec.contexts})

@@ -39,17 +39,13 @@ class UNetMotion(UNet2D):
         Raises:
           ValueError: an input does not fit the spec.
         """
-        channels = self.picture.in_channels
-        if x.ndim != 5 or x.shape[-1] != channels:
-            raise ValueError(f"x has shape {x.shape}; it must be [b f h w c] with c={channels}.")
+        self.check("b f h w c", x, t, context, class_labels)
         b, f, *picture = x.shape
         if f > self.max_frames:
             raise ValueError(
                 f"x has {f} frames, and the motion modules know {self.max_frames} positions: "
                 "predict a shorter clip."
             )
-        if t.shape != (b,):
-            raise ValueError(f"t has shape {t.shape}; it must be [b], b={b}: one for each clip.")
         eps = self.predict(x.reshape(b * f, *picture), t, context, class_labels)
         return eps.reshape(b, f, *eps.shape[1:])
 
