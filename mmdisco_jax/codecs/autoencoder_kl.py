@@ -70,7 +70,7 @@ class AutoencoderKL(nnx.Module):
     def __init__(self, spec: AutoencoderKLSpec, *, rngs: nnx.Rngs):
         self.spec = spec
         latent = spec.latent_channels
-        sizes = {
+        sizes: dict[str, Any] = {
             "widths": spec.block_out_channels,
             "groups": spec.norm_num_groups,
             "num_layers": spec.layers_per_block,

@@ -177,8 +177,8 @@ class HifiGan(nnx.Module):
         count = len(spec.resblock_kernel_sizes)
         for level, up in enumerate(self.upsampler):
             x = up(jax.nn.leaky_relu(x, spec.leaky_relu_slope))
-            blocks = self.resblocks[level * count : (level + 1) * count]
-            x = sum((block(x) for block in blocks), start=jnp.zeros((), x.dtype)) / count
+            first, *rest = (self.resblocks[level * count + n](x) for n in range(count))
+            x = sum(rest, start=first) / count
         return jnp.tanh(self.conv_post(jax.nn.leaky_relu(x)))[..., 0]
 
 

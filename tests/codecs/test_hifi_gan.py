@@ -134,7 +134,7 @@ def test_weight_norm_folds_as_pytorch_applies_it(old: bool):
     assert relative_error(got, want) < 1e-5
 
 
-@pytest.mark.parametrize(("window", "stride"), [(3, 3), (8, 4), (16, 5), (5, 1)])
+@pytest.mark.parametrize(("window", "stride"), [(3, 3), (8, 4), (16, 5)])
 def test_a_transposed_convolution_is_the_adjoint_of_the_strided_one(window: int, stride: int):
     """<up(x), y> = <x, down(y)>: by the definition, not by a library's word."""
     rng = np.random.default_rng(0)
@@ -142,7 +142,7 @@ def test_a_transposed_convolution_is_the_adjoint_of_the_strided_one(window: int,
     kernel = rng.standard_normal((window, 3, 2))
     layer.kernel[...] = jnp.asarray(kernel, jnp.float32)
     x = rng.standard_normal((1, 7, 2)).astype(np.float32)
-    up = np.asarray(layer(jnp.asarray(x)))[0]
+    up = np.asarray(jax.jit(lambda x: layer(x))(x))[0]
     assert len(up) == 7 * stride + (window - stride) % 2
     y = rng.standard_normal(up.shape)
     margin = (window - stride) // 2
