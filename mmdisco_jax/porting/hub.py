@@ -102,7 +102,10 @@ def _cached(source: str, revision: str | None, wanted: _Wanted) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     for name in [*(_path(model, CONFIG) for model in wanted.models), _INDEX]:
-        found = try_to_load_from_cache(source, name, revision=revision)
+        try:
+            found = try_to_load_from_cache(source, name, revision=revision)
+        except ValueError:  # no id after all
+            return None
         if isinstance(found, str):
             return Path(found).parents[name.count("/")]
     return None

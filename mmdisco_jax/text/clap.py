@@ -136,6 +136,10 @@ class ClapText(nnx.Module):
         embeds = self.text_projection(pooled)
         return ClapTextOutput(hidden, embeds, unit_length(embeds))
 
+    def condition(self, input_ids: Array, attention_mask: Array) -> Array:
+        """What AudioLDM is given of tokens [b s] and their mask [b s]: [b p], of unit length."""
+        return self(input_ids, attention_mask).normalised
+
 
 def unit_length(x: Array) -> Array:
     """x / |x| over the last axis, the norm in float32 and at least 1e-12; zeros stay zeros."""

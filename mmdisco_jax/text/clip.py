@@ -113,6 +113,11 @@ class ClipText(nnx.Module):
         pooled = jnp.take_along_axis(hidden, at[:, None, None], axis=1)[:, 0]
         return ClipTextOutput(hidden, pooled)
 
+    def condition(self, input_ids: Array, attention_mask: Array) -> Array:
+        """What Stable Diffusion is given of tokens [b s] and their mask [b s]: [b s d]."""
+        mask = attention_mask if self.spec.use_attention_mask else None
+        return self(input_ids, mask).last_hidden_state
+
 
 class _TextModel(nnx.Module):
     def __init__(self, spec: ClipTextSpec, *, rngs: nnx.Rngs):

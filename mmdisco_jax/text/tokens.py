@@ -97,8 +97,9 @@ def load_tokenizer(
             str(folder), local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # of transformers, tokenizers or json, whatever the damage is
+        reason = (str(error).splitlines() or [""])[0]
         raise ValueError(
-            f"{folder}: holds no readable tokenizer ({type(error).__name__}: {error}). It needs "
+            f"{folder}: holds no readable tokenizer ({type(error).__name__}: {reason}). It needs "
             "tokenizer_config.json with tokenizer.json, or with vocab.json and merges.txt."
         ) from error
     if length is None:

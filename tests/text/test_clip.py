@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CLIP's text encoder against transformers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,10 +44,13 @@ def port(model) -> clip.ClipText:
     return load_module(lambda: clip.ClipText(spec, rngs=param_keys(0)), tensors)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _run(graphdef, params, *inputs):
+    return nnx.merge(graphdef, params)(*inputs)
+
+
 def run(model: clip.ClipText, *inputs) -> clip.ClipTextOutput:
-    graphdef, params = nnx.split(model)
-    call = jax.jit(lambda params, *inputs: nnx.merge(graphdef, params)(*inputs))
-    return call(params, *(jnp.asarray(x, jnp.int32) for x in inputs))
+    return _run(*nnx.split(model), *(jnp.asarray(x, jnp.int32) for x in inputs))
 
 
 @pytest.fixture(scope="module")

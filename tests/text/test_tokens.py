@@ -55,10 +55,12 @@ def test_marks_padding_and_mask(folder: Path, kind, marks):
     assert np.array_equal(tokenizer(" \n").ids, tokens.ids[1:])  # nothing but space: no condition
 
 
-@pytest.mark.parametrize("kind", ["clip", "clap"])
-def test_what_is_cut_is_said(folder: Path, kind):
-    tokenizer = load_tokenizer(folder / kind / "tokenizer", length=5)
-    with pytest.warns(UserWarning, match=r"prompt 2 .* the encoder reads 3: .*not see 'rain the"):
+# RoBERTa's tokens have the space before a word: the first "dog", without one, is two here.
+@pytest.mark.parametrize(("kind", "room"), [("clip", 3), ("clap", 4)])
+def test_what_is_cut_is_said(folder: Path, kind, room):
+    tokenizer = load_tokenizer(folder / kind / "tokenizer", length=room + 2)
+    message = rf"prompt 2 .* the encoder reads {room}: it does not see 'rain the thunder'"
+    with pytest.warns(UserWarning, match=message):
         tokens = tokenizer(["dog dog dog", "dog dog dog rain the thunder"])
     assert np.array_equal(tokens.ids[0], tokens.ids[1])
     with warnings.catch_warnings():
