@@ -109,8 +109,7 @@ def sample_adaptive(
       (samples, report). Samples of which `finished` is False stopped at `max_evaluations`, or met
       a value that is not finite: raise atol and rtol, or look at the model.
     """
-    lead = schedules[min(x_T)]
-    first = next(iter(x_T.values()))
+    lead, first = schedules[min(x_T)], next(iter(x_T.values()))
     batch, dtype = first.shape[0], first.dtype
     goal = lead.log_snr(jnp.zeros((), dtype))
     near = solver.t_err * lead.num_timesteps
