@@ -125,7 +125,7 @@ RELEASED = {
             "projection_class_embeddings_input_dim": 512,
             "class_embeddings_concat": True,
         },
-        415_949_768,
+        415_954_568,
     ),
 }
 

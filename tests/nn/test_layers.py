@@ -20,7 +20,7 @@ X = np.random.default_rng(0).standard_normal((2, 3, 8)).astype(np.float32)
 def test_linear_is_a_product_in_the_dtype_of_its_input(use_bias: bool):
     layer = random_module(lambda: Linear(8, 4, use_bias=use_bias, rngs=param_keys(0)))
     wanted = X @ np.asarray(layer.kernel[...])
-    if use_bias:
+    if layer.bias is not None:
         wanted = wanted + np.asarray(layer.bias[...])
     np.testing.assert_allclose(layer(jnp.asarray(X)), wanted, rtol=1e-5, atol=1e-6)
     assert layer(jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16
