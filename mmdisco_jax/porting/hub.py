@@ -46,7 +46,7 @@ def locate(
         checked_component(name)
     text, folder = str(source), Path(source).expanduser()
     wanted = _Wanted(models, others, variant)
-    if folder.is_dir():
+    if text and folder.is_dir():
         lacking = wanted.lacking(folder)
         if lacking:
             raise FileNotFoundError(
