@@ -238,7 +238,8 @@ def get_config(target: str = "discriminator") -> ml_collections.ConfigDict:
     config.sample = _sample()
     config.evaluate = _evaluate()
     # parts: guidance, official (timed, as ratios), training, sampling (timed), estimate (XLA's
-    # account of a step and of a call, compiled and not run).
+    # account of a step and of a call, compiled and not run), text_step (the same of a step of
+    # models that read text).
     config.bench = {"batch_size": 8, "repeats": 10, "parts": ("guidance", "official")}
     config.train = _train(target)
     config.mesh = {"data": -1, "fsdp": 1}

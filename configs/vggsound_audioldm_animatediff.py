@@ -56,7 +56,9 @@ def get_config(argument: str = ".") -> ml_collections.ConfigDict:
         config.fakes.update({"batch_size": 8, "variant": "independent"})
         config.train.update(training())
         config.evaluate.levels = ()
-        config.bench.update({"batch_size": 1, "parts": ("estimate",)})
+        config.bench.update({"batch_size": 1, "parts": ("text_step",)})
+        # Of an embedded prompt, for `bench`.
+        config.bench.text_shapes = {"audio": (512,), "video": (77, 768)}
     return config
 
 

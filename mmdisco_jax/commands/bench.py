@@ -15,6 +15,7 @@ from flax import nnx
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.estimate import estimate, training_step
+from mmdisco_jax.commands.text_cost import text_step
 from mmdisco_jax.discriminator.official import PRESETS
 from mmdisco_jax.discriminator.official_pair import OfficialPair
 from mmdisco_jax.export.atomic import write_bytes
@@ -146,4 +147,5 @@ PARTS = {
     "training": _training,
     "sampling": _sampling,
     "estimate": estimate,
+    "text_step": text_step,
 }

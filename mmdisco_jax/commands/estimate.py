@@ -20,8 +20,8 @@ def estimate(config: Config) -> dict[str, dict[str, float]]:
     the peak. Parameters are described, never made: any size can be estimated on any machine.
     """
     return {
-        "training_step": _account(*training_step(config), config.bench.batch_size),
-        "denoiser_call": _account(*_denoiser(config), config.bench.batch_size),
+        "training_step": account(*training_step(config), config.bench.batch_size),
+        "denoiser_call": account(*_denoiser(config), config.bench.batch_size),
     }
 
 
@@ -64,7 +64,8 @@ def _denoiser(config: Config) -> tuple[Any, tuple]:
     return jax.jit(call), (params, x, jax.ShapeDtypeStruct((size,), jnp.int32))
 
 
-def _account(function: Any, arguments: tuple, size: int) -> dict[str, float]:
+def account(function: Any, arguments: tuple, size: int) -> dict[str, float]:
+    """What XLA says of a jitted function of these arguments, compiled and not run."""
     compiled = function.lower(*arguments).compile()
     memory = compiled.memory_analysis()
     arguments_gb, temporary_gb = memory.argument_size_in_bytes, memory.temp_size_in_bytes
