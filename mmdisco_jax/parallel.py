@@ -121,9 +121,14 @@ def with_shardings(abstract: Any, shardings: Any) -> Any:
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Arrays that every process holds whole, as global arrays in these shardings."""
+    """Arrays that every process holds whole, as global arrays in these shardings.
+
+    What already is in its sharding stays.
+    """
 
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.committed and leaf.sharding == sharding:
+            return leaf
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.joint import JOINT, JointModel
@@ -72,15 +73,19 @@ def clip_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return shapes | {"video": (frames, shrink * height, shrink * width, channels)}
 
 
-def bases(config: Config) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:
+def bases(
+    config: Config, mesh: Mesh | None = None
+) -> tuple[dict[str, nnx.GraphDef], dict[str, Any]]:
     """The frozen base models: graph definitions, and parameters from the config's weight files.
+
+    mesh: where pretrained ones are put as they are read, by `parallel.DEFAULT_RULES`.
 
     ValueError if a file does not fit, or was trained with other schedules (`check_schedules`).
     """
     graphdefs, params = {}, {}
     for m, section in config.bases.items():
         if is_pretrained(section):
-            graphdefs[m], params[m] = load_base(config, m)
+            graphdefs[m], params[m] = load_base(config, m, mesh)
             continue
         graphdefs[m], init = base_model(config, m)
         params[m] = load_weights(config.weights[m], jax.eval_shape(init, jax.random.key(0)))

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from tqdm import tqdm
 
+from mmdisco_jax import parallel
 from mmdisco_jax.base_models import unet_2d_spec, unet_motion_spec
 from mmdisco_jax.base_models.unet_motion import merge_adapter
 from mmdisco_jax.build.ports import PORTS, Port, port_of
@@ -133,8 +135,10 @@ def _preset(preset: str, options: dict[str, Any]) -> Base:
     return Base(PORTS["UNet2DConditionModel"], dataclasses.replace(spec, **options), None)
 
 
-def load_base(config: Config, name: str, shardings: Any = None) -> tuple[nnx.GraphDef, nnx.State]:
-    """The base model and its parameters, in the section's `param_dtype` and these shardings.
+def load_base(
+    config: Config, name: str, mesh: Mesh | None = None
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """The base model and its parameters, in the section's `param_dtype`, cut over a mesh.
 
     Raises:
       ValueError: no source in `config.weights`, tensors that are not exactly the network's, or a
@@ -146,6 +150,7 @@ def load_base(config: Config, name: str, shardings: Any = None) -> tuple[nnx.Gra
     check_scheduler(config, name)
     graphdef, abstract = base.port.skeleton(base.spec)
     dtype = config.bases[name].param_dtype
+    shardings = parallel.tree_shardings(abstract, mesh) if mesh else None
     return graphdef, place(abstract, base.tensors, shardings=shardings, dtype=dtype)
 
 

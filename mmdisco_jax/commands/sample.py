@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
 from mmdisco_jax import build, parallel
@@ -36,14 +36,14 @@ def run(config: Config, workdir: Path) -> None:
     workdir.
     """
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=1, sort_keys=True)
-    _, base_params = build.bases(config)
-    names = build.variant_names(config)
+    mesh, names = _mesh(config), build.variant_names(config)
     given, prompts = read_each_given(config, names), encode_prompts(config)
+    _, base_params = build.bases(config, mesh)
     _claim(workdir, config, given)
     timing = {}
     for variant in names:
         timing[variant] = _sample_variant(
-            config, workdir / variant, variant, base_params, given[variant], prompts
+            config, workdir / variant, variant, base_params, mesh, given[variant], prompts
         )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("all samples are written")
@@ -82,6 +82,7 @@ def _sample_variant(
     folder: Path,
     variant: str,
     base_params: Any,
+    mesh: Mesh,
     given: Given | None,
     prompts: Prompts | None,
 ) -> dict:
@@ -97,7 +98,7 @@ def _sample_variant(
     programs = build.sampler(config, variant)
     enlarge = enlarger(config)
     weights = (base_params, build.discriminator_params(config, variant))
-    weights, cut = _placed(weights, size)
+    weights, cut = _placed(weights, mesh, size)
 
     def arguments(numbers: np.ndarray) -> tuple:
         conditions = {"given": given.rows(numbers)} if given else {}
@@ -128,13 +129,17 @@ def _sample_variant(
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
 
 
-def _placed(weights: Any, size: int) -> tuple[Any, NamedSharding]:
-    """Weights on every device of this process, and how a batch is cut over them."""
-    devices = jax.local_devices()
-    mesh = parallel.make_mesh({"data": -1, "fsdp": 1}, devices=devices)
+def _mesh(config: Config) -> Mesh:
+    """This process's devices; `config.mesh.fsdp` of them share the weights."""
+    fsdp = config.mesh.fsdp
+    return parallel.make_mesh({"data": -1, "fsdp": fsdp}, devices=jax.local_devices())
+
+
+def _placed(weights: Any, mesh: Mesh, size: int) -> tuple[Any, NamedSharding]:
+    """Weights on the devices of this process, and how a batch is cut over them."""
     whole = parallel.replicated(mesh)
-    cut = NamedSharding(mesh, parallel.BATCH) if size % len(devices) == 0 else whole
-    return jax.device_put(weights, whole), cut
+    cut = NamedSharding(mesh, parallel.BATCH) if size % mesh.size == 0 else whole
+    return jax.device_put(weights, parallel.tree_shardings(weights, mesh)), cut
 
 
 def _require_finite(latents: AV, variant: str, first: int) -> None:
