@@ -15,6 +15,7 @@ from tests.training import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=configs/bounce.py"
+TEXT = "--config=configs/vggsound_audioldm_animatediff.py"
 
 
 def call(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -49,6 +50,15 @@ def _main(arguments: list[str], stderr: str) -> None:
         (
             ("prepare", CONFIG, "--workdir={}", "--config.data.name=boing"),
             "unknown dataset 'boing'",
+        ),
+        (("sample", CONFIG, "--workdir={}", "--prompts=a dog"), "models read no text"),
+        (("train", CONFIG, "--workdir={}", "--prompts=a dog"), "are for sample, not for train"),
+        (("sample", TEXT, "--workdir={}"), 'need prompts: --prompts="a dog barks"'),
+        (("sample", TEXT, "--workdir={}", "--prompts=no.txt"), "no.txt: no such file of prompts"),
+        (("sample", TEXT, "--workdir={}", "--prompts=" + 20_000 * "x"), "20000 characters"),
+        (
+            (*("sample", TEXT, "--workdir={}", "--prompts=a"), "--config.weights.audio=/no/where"),
+            "config.weights.audio='/no/where': no such folder",
         ),
     ],
 )
