@@ -57,14 +57,16 @@ class VaeFrames:
     def encode(self, params: Params, frames: ArrayLike, noise: Array | None = None) -> Array:
         """The posterior's mean, or with `noise` (standard normal, of its shape) a sample of it.
 
-        ValueError if the frames' sides are no multiples of `spec.factor`.
+        ValueError if the frames are not uint8, or their sides no multiples of `spec.factor`.
         """
         vae = nnx.merge(self._skeleton[0], params)
 
         def moments(pixels: Array) -> Array:
-            return vae.encode(pixels.astype(self.dtype) / 127.5 - 1)
+            return vae.encode((pixels.astype(jnp.float32) / 127.5 - 1).astype(self.dtype))
 
         frames = jnp.asarray(frames)
+        if frames.dtype != jnp.uint8:
+            raise ValueError(f"frames have dtype {frames.dtype}, but must be uint8, 0 to 255.")
         z = posterior(_per_frame(moments, frames, self.chunk_frames), noise)
         return to_model(self.spec, z)
 

@@ -212,6 +212,8 @@ def test_what_does_not_fit_is_named():
     frames, mel = frames_codec(), mel_codec()
     with pytest.raises(ValueError, match=r"\(2, 4, 4, 3\); it must be \[b f h w c\]"):
         frames.encode(frames.abstract, jnp.zeros((2, 4, 4, 3), jnp.uint8))
+    with pytest.raises(ValueError, match="frames have dtype float32, but must be uint8"):
+        frames.encode(frames.abstract, jnp.zeros((1, 2, 4, 4, 3)))
     with pytest.raises(ValueError, match="reads 1 channels and gives 1, but frames have 3"):
         VaeFrames(spec=mel.vae)
     with pytest.raises(ValueError, match="reads 3 channels and gives 3, but a spectrogram has 1"):
