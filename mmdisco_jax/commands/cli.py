@@ -4,7 +4,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import flags, logging
@@ -74,7 +74,7 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict, Path]:
     return rest[0], _with_prompts(_CONFIG.value, rest[0]), Path(_WORKDIR.value)
 
 
-def _with_prompts(config: ConfigDict, mode: str) -> ConfigDict:
+def _with_prompts(config: Any, mode: str) -> ConfigDict:
     """The config with the prompts of the command line; a name that ends in .txt is a file."""
     given = [p for name in _PROMPTS.value for p in _prompts(name)]
     if mode != "sample" and (given or _NEGATIVE.value is not None):

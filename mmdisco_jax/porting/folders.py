@@ -112,7 +112,7 @@ def parts_of(folder: Path, weights: str) -> list[str]:
             f"{path}: names {odd[:1]} under weight_map; it must map each tensor to the plain name "
             "of a .safetensors or .bin file beside it. Get the file again."
         )
-    return sorted(set(names))
+    return sorted({str(name) for name in names})
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -102,8 +102,7 @@ def load_tokenizer(
             f"{folder}: holds no readable tokenizer ({type(error).__name__}: {reason}). It needs "
             "tokenizer_config.json with tokenizer.json, or with vocab.json and merges.txt."
         ) from error
-    if length is None:
-        length = tokenizer.model_max_length
+    length = int(tokenizer.model_max_length if length is None else length)
     if length > _MAX_LENGTH:
         raise ValueError(
             f"{folder}: names no limit of tokens; set model_max_length in its "

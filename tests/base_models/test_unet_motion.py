@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import importlib
 from typing import Any
 
 import jax
@@ -83,8 +84,8 @@ ADAPTER = {
 
 
 def diffusers() -> Any:
-    pytest.importorskip("torch")
-    return pytest.importorskip("diffusers.models.unets.unet_motion_model")
+    importlib.import_module("torch")
+    return importlib.import_module("diffusers.models.unets.unet_motion_model")
 
 
 def inputs(channels: int, height: int = 5) -> tuple:
@@ -134,8 +135,8 @@ def test_a_merged_adapter_predicts_as_diffusers(merged: tuple):
 
 
 def test_positions_are_diffusers():
-    torch = pytest.importorskip("torch")
-    official = pytest.importorskip("diffusers.models.embeddings").SinusoidalPositionalEmbedding
+    torch = importlib.import_module("torch")
+    official = importlib.import_module("diffusers.models.embeddings").SinusoidalPositionalEmbedding
     ours = SinusoidalPositionalEmbedding(12, 7)
     np.testing.assert_allclose(ours.pe[...], official(12, 7).pe.numpy(), rtol=1e-6, atol=1e-6)
     x = normal("x", 2, 5, 12)
@@ -145,7 +146,7 @@ def test_positions_are_diffusers():
 @pytest.mark.slow
 def test_names_shapes_and_count_at_the_released_size():
     """Stable Diffusion 1.5 with the motion adapter v1-5-2, whose config is diffusers' default."""
-    torch, module = pytest.importorskip("torch"), diffusers()
+    torch, module = importlib.import_module("torch"), diffusers()
     with torch.device("meta"):
         network = module.UNetMotionModel(cross_attention_dim=768)
         adapter = module.MotionAdapter()
@@ -163,7 +164,7 @@ def test_names_shapes_and_count_at_the_released_size():
 
 
 def test_the_defaults_of_a_config_are_diffusers():
-    torch, module = pytest.importorskip("torch"), diffusers()
+    torch, module = importlib.import_module("torch"), diffusers()
     with torch.device("meta"):
         network, adapter = module.UNetMotionModel(), module.MotionAdapter()
     assert spec_from_config({}) == spec_from_config(dict(network.config))
@@ -231,7 +232,8 @@ def test_bfloat16_is_for_products_and_float32_for_the_rest(dtype: str):
     """Whatever the parameters have."""
     dtypes = {}
     for equation in primitives(dtype, compute_dtype="bfloat16"):
-        given = {variable.aval.dtype.name for variable in equation.invars}
+        shapes: list[Any] = [variable.aval for variable in equation.invars]
+        given = {shape.dtype.name for shape in shapes}
         dtypes.setdefault(str(equation.primitive), []).append(given)
     # The first convolution and two of each residual block, and the last, which is float32.
     assert dtypes["conv_general_dilated"] == [{"bfloat16"}] * 11 + [{"float32"}]
@@ -240,7 +242,7 @@ def test_bfloat16_is_for_products_and_float32_for_the_rest(dtype: str):
 
 
 def test_inputs_that_do_not_fit():
-    model = nnx.eval_shape(lambda: UNetMotion(NARROW, rngs=rngs()))
+    model: Any = nnx.eval_shape(lambda: UNetMotion(NARROW, rngs=rngs()))
     x, t, text, _ = inputs(4)
     long = np.repeat(x, 2, axis=1)
     for call, message in (

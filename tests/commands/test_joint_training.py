@@ -108,7 +108,8 @@ def test_a_learned_variance_is_sampled_with(config, tmp_path):
     assert not np.array_equal(one["audio"], small["audio"])
     assert not np.array_equal(both["video"], one["video"])
     with config.unlocked():
-        config.sample.variants.learned.scales = {"audio": 1.0, "video": 1.0}
+        variants: Any = config.sample.variants
+        variants["learned"]["scales"] = {"audio": 1.0, "video": 1.0}
     with pytest.raises(ValueError, match=r"'learned' guides the noise.*learned variance"):
         build.sampler(config, "learned")
     config.bases.joint.learn_sigma = False

@@ -12,7 +12,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from configs import bounce_super_resolution
-from mmdisco_jax import build
+from mmdisco_jax import build, parallel
 from mmdisco_jax.base_models.super_resolution import bilinear
 from mmdisco_jax.build import upscaling
 from mmdisco_jax.commands import sample, train
@@ -311,7 +311,7 @@ def test_sample_enlarges_each_clip_by_its_index(config, tmp_path, monkeypatch):
     chosen.sample.update(num_samples=3, batch_size=2)
     with chosen.unlocked():  # there is nothing to hear, and a log-mel takes seconds
         chosen.codecs.audio = {"name": "waveform", "scale": 1.0}
-    asked = []
+    mesh, asked = parallel.make_mesh({"data": 1, "fsdp": 1}, devices=jax.devices()[:1]), []
 
     def enlarge(video: np.ndarray, indices: np.ndarray) -> np.ndarray:
         asked.append(indices.tolist())
@@ -320,7 +320,7 @@ def test_sample_enlarges_each_clip_by_its_index(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sample, "enlarger", lambda config: enlarge)
     monkeypatch.setattr(build, "sampler", lambda *_: Drawn())
-    sample._sample_variant(chosen, tmp_path, "independent", None, None)
+    sample._sample_variant(chosen, tmp_path, "independent", None, mesh, None, None)
     assert asked == [[0, 1], [2]]  # the third batch place is no sample, and costs nothing
     video = read_all(tmp_path)["video"]
     assert video.shape == (3, 2, HIGH, HIGH, 3)

@@ -68,7 +68,8 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(config, trained, tmp_
         time.sleep(rng.uniform(0, 20))
         process.kill()
         process.join()
-    assert processes.call(train.run, config, tmp_path) == 0
+    last = processes.start(train.run, config, tmp_path)
+    assert processes.finish(last, timeout=1200) == 0
     assert loss_trace(read_metrics(tmp_path)) == loss_trace(read_metrics(trained))
     ours, theirs = (load_file(path / "weights.safetensors") for path in (tmp_path, trained))
     assert {name: x.tobytes() for name, x in ours.items()} == {

@@ -4,11 +4,11 @@
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 import transformers
 
 from configs import vggsound_audioldm_animatediff
+from tests.reference import diffusers
 from tests.text import tiny
 
 FRAMES, SIDE, STEPS, SECONDS = 4, 16, 3, 0.5

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 FORWARD = 1e-4  # float32 forward passes
 GRADIENT = 1e-3  # float32 gradients with respect to inputs
@@ -150,11 +151,11 @@ def _parameter(seed: int, key: str, shape: Sequence[int]) -> np.ndarray:
     return np.float32(0.1) * normal + np.float32(0 if key.endswith("bias") else 1)
 
 
-def relative_error(got: np.ndarray, want: np.ndarray) -> float:
+def relative_error(got: ArrayLike, want: ArrayLike) -> float:
     """||got - want|| / ||want|| in float64; ||got|| if `want` is zero."""
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    scale = float(np.linalg.norm(want.ravel()))
-    return float(np.linalg.norm((got - want).ravel())) / (scale or 1.0)
+    a, b = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    scale = float(np.linalg.norm(b.ravel()))
+    return float(np.linalg.norm((a - b).ravel())) / (scale or 1.0)
 
 
 def _compare(name: str, pair: Pair) -> Row:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layer, layer norm, attention's choice of kernel, and rematerialisation."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +79,7 @@ def test_flash_attention_is_asked_for_where_it_can_run(
         "dot_product_attention",
         lambda q, k, v, *, implementation: asked.append(implementation),
     )
-    q = jax.ShapeDtypeStruct(*queries)
+    q: Any = jax.ShapeDtypeStruct(*queries)
     attention.dot_product_attend(q, q, q)
     assert asked == [wanted]
 

@@ -4,24 +4,25 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
 import transformers
-from diffusers import AutoencoderKL
 
 from mmdisco_jax.porting.folders import missing, open_component, parts_of, weight_file
 from mmdisco_jax.porting.lazy import Entry, LazyTensors
 from mmdisco_jax.porting.save import save_folder
 from mmdisco_jax.text import clap, clip
+from tests.reference import diffusers
 from tests.text.tiny import clap_model, clip_model, random_, tensors_of
 
 
-def vae_model() -> AutoencoderKL:
+def vae_model() -> Any:
     sizes = {"block_out_channels": (4,), "norm_num_groups": 2, "layers_per_block": 1}
-    return random_(AutoencoderKL(**sizes))
+    return random_(diffusers.AutoencoderKL(**sizes))
 
 
 MODELS = {"clip": clip_model, "clap": clap_model, "vae": vae_model}
@@ -85,11 +86,12 @@ def test_they_read_what_we_write(models, tmp_path: Path, max_shard_bytes):
     index = "text/model.safetensors.index.json"
     assert (root / index).exists() == (max_shard_bytes == 9000)
     assert all(path.stat().st_size < 40_000 for path in root.glob("*/*-of-*"))
-    for name, cls, model in (
+    written: list[tuple[str, Any, Any]] = [
         ("text", transformers.CLIPTextModel, models["clip"]),
         ("sound", transformers.ClapTextModelWithProjection, models["clap"]),
-        ("vae", AutoencoderKL, models["vae"]),
-    ):
+        ("vae", diffusers.AutoencoderKL, models["vae"]),
+    ]
+    for name, cls, model in written:
         again, info = cls.from_pretrained(root, subfolder=name, output_loading_info=True)
         assert not any(info.values()), info
         assert_same(tensors_of(again), tensors_of(model))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ def test_overrides(tensors):
     table = {"layers.0.kernel": TorchTensor("first", (0, 1))}
     renamed = {("first" if n == "layers.0.weight" else n): x for n, x in tensors.items()}
     renamed["first"] = renamed["first"].T
-    placed = place(abstract(), renamed, overrides=table)
+    placed: Any = place(abstract(), renamed, overrides=table)
     assert np.array_equal(placed["layers"][0]["kernel"][...], renamed["first"])
     assert unplace(placed, overrides=table).keys() == renamed.keys()
 

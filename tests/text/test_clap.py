@@ -2,6 +2,7 @@
 """CLAP's text encoder against transformers."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def ids(pad: int) -> np.ndarray:
 def port(model) -> clap.ClapText:
     spec = clap.spec_from_config(model.config.to_dict())
     names = {name: clap.port_name(name) for name in model.state_dict()}
-    tensors = {names[n]: value for n, value in tensors_of(model).items() if names[n]}
+    tensors: Any = {names[n]: value for n, value in tensors_of(model).items() if names[n]}
     return load_module(lambda: clap.ClapText(spec, rngs=param_keys(0)), tensors)
 
 

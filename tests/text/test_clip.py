@@ -2,6 +2,7 @@
 """CLIP's text encoder against transformers."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ MASK = np.array([[1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0
 
 def port(model) -> clip.ClipText:
     spec = clip.spec_from_config(model.config.to_dict())
-    tensors = {clip.port_name(name): value for name, value in tensors_of(model).items()}
+    tensors: Any = {clip.port_name(name): value for name, value in tensors_of(model).items()}
     return load_module(lambda: clip.ClipText(spec, rngs=param_keys(0)), tensors)
 
 

@@ -18,6 +18,7 @@ from mmdisco_jax.porting.place import place
 from mmdisco_jax.text import clap, clip
 from mmdisco_jax.text.tokens import Tokens, load_tokenizer
 from tests.golden.checker import relative_error
+from tests.reference import diffusers
 from tests.text import tiny
 
 LENGTH = 14
@@ -73,11 +74,15 @@ def test_what_is_cut_is_said(folder: Path, kind, room):
 def test_prompt_to_embedding_as_diffusers(folder: Path, kind):
     """Folder and prompts in, embedding out; the reference is the pipelines' own method."""
     import transformers
-    from diffusers import AnimateDiffPipeline, AudioLDMPipeline
 
     port, module, reference, pipeline = {
-        "clip": (clip, clip.ClipText, transformers.CLIPTextModel, AnimateDiffPipeline),
-        "clap": (clap, clap.ClapText, transformers.ClapTextModelWithProjection, AudioLDMPipeline),
+        "clip": (clip, clip.ClipText, transformers.CLIPTextModel, diffusers.AnimateDiffPipeline),
+        "clap": (
+            clap,
+            clap.ClapText,
+            transformers.ClapTextModelWithProjection,
+            diffusers.AudioLDMPipeline,
+        ),
     }[kind]
     encode = pipeline.encode_prompt if kind == "clip" else pipeline._encode_prompt
     root = folder / kind

@@ -44,7 +44,7 @@ def random_(model: Any, seed: int = 0) -> Any:
 
 
 def clip_model(**settings: Any) -> Any:
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": 60,
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -59,7 +59,7 @@ def clip_model(**settings: Any) -> Any:
 
 
 def clap_model(**settings: Any) -> Any:
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": 60,
         "hidden_size": 32,
         "intermediate_size": 48,
