@@ -51,7 +51,7 @@ TEXT = {
     "attention_head_dim": (1, 4),
     "use_linear_projection": True,
 }
-# What no released file combines: three levels that attend on one way only, a level without a second
+# What no released file combines: levels that attend on one way only, a middle without a second
 # attention, the class added to the time, sines first.
 OTHER = {
     "in_channels": 3,
@@ -62,7 +62,7 @@ OTHER = {
     "layers_per_block": 1,
     "norm_num_groups": 2,
     "norm_eps": 1e-2,
-    "cross_attention_dim": (6, None, 6),
+    "cross_attention_dim": (6, 6, None),
     "attention_head_dim": (2, 1, 4),
     "flip_sin_to_cos": False,
     "freq_shift": 1,
