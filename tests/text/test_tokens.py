@@ -5,6 +5,7 @@ import json
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -75,10 +76,11 @@ def test_prompt_to_embedding_as_diffusers(folder: Path, kind):
     import transformers
     from diffusers import AnimateDiffPipeline, AudioLDMPipeline
 
-    port, module, reference, pipeline = {
+    kinds: dict[str, tuple[Any, ...]] = {
         "clip": (clip, clip.ClipText, transformers.CLIPTextModel, AnimateDiffPipeline),
         "clap": (clap, clap.ClapText, transformers.ClapTextModelWithProjection, AudioLDMPipeline),
-    }[kind]
+    }
+    port, module, reference, pipeline = kinds[kind]
     encode = pipeline.encode_prompt if kind == "clip" else pipeline._encode_prompt
     root = folder / kind
     themselves = SimpleNamespace(
