@@ -103,7 +103,8 @@ def _sample_variant(
     def arguments(numbers: np.ndarray) -> tuple:
         conditions = {"given": given.rows(numbers)} if given else {}
         conditions |= prompts.rows(numbers) if prompts else {}
-        return *weights, *jax.device_put((numbers.astype(np.int32), conditions), cut)
+        rest = (conditions,) if conditions else ()
+        return *weights, *jax.device_put((numbers.astype(np.int32), *rest), cut)
 
     start = time.perf_counter()
     with CompileClock() as clock:

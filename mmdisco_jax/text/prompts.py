@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MAX_CHARACTERS = 10_000  # far beyond what an encoder reads; more is a file given by mistake
-_BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
 
 
@@ -72,7 +71,7 @@ def read_prompts(path: str | Path) -> list[str]:
         if content.startswith(mark):
             raise ValueError(f"{path}: is {encoding}; save it as UTF-8.")
     prompts = []
-    for number, line in enumerate(content.removeprefix(_BOM).splitlines(), start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
         try:
             prompt = clean_prompt(line.decode("utf-8"))
         except UnicodeDecodeError as error:

@@ -91,6 +91,7 @@ def _sample_elsewhere(config, workdir, address=None, count=1, number=0):
     sample.run(config, workdir)
 
 
+@pytest.mark.slow
 def test_two_processes_and_two_devices_make_the_same_samples(config, sampled, tmp_path):
     config = _only("guided", config)
     shared, cut = tmp_path / "processes", tmp_path / "devices"

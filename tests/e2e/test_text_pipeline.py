@@ -113,7 +113,7 @@ def _reference(config: Any, pipelines: dict[str, Any], guided: bool) -> dict[str
     return x
 
 
-@pytest.mark.parametrize("variant", ["independent", "guided"])
+@pytest.mark.parametrize("variant", [pytest.param("independent", marks=pytest.mark.slow), "guided"])
 def test_samples_are_those_of_the_pytorch_modules(config, pipelines, variant):
     prompts = encode_prompts(config)
     assert prompts is not None and prompts.num_samples == 3
@@ -127,6 +127,7 @@ def test_samples_are_those_of_the_pytorch_modules(config, pipelines, variant):
         assert all(relative_error(plain[m], wanted[m]) > 0.02 for m in plain)
 
 
+@pytest.mark.slow
 def test_media_hold_what_the_pipelines_decode(config, pipelines, tmp_path):
     sample.run(config, tmp_path)
     files = sorted(path.name for path in (tmp_path / "guided").glob("*.mp4"))

@@ -5,6 +5,7 @@ import json
 import zlib
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,18 @@ from tests.golden.checker import Golden, GoldenError, Row, check_file, relative_
 FOLDER = Path(__file__).parent
 
 
+# Samplings: many calls of a network, which are worth compiling well. The others are one call.
+SAMPLINGS = ("guided_sampling", "guided_mm_diffusion", "mm_diffusion_sampling", "dpm_solver")
+
+
+@pytest.fixture
+def compiled_fast_unless_sampling(path: Path):
+    jax.config.update("jax_disable_most_optimizations", path.stem not in SAMPLINGS)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("compiled_fast_unless_sampling")
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.npz")), ids=lambda path: path.stem)
 def test_golden_file(path: Path):
     misses = [row for row in check_file(path) if not row.passed]

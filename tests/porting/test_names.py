@@ -55,4 +55,4 @@ def test_rule(path: tuple, shape: tuple, name: str, torch_shape: tuple):
 
 def test_override_wins():
     transposed = TorchTensor("up.weight", (1, 2, 0))
-    assert torch_tensor(("up", "kernel"), 3, {"up.kernel": transposed}) is transposed
+    assert torch_tensor(("up", "kernel"), 3, {"up.kernel": transposed}) == transposed

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """CLIP's text encoder against transformers."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -101,6 +102,18 @@ def test_nothing_flows_back_from_later_words(small):
     got, changed = (run(small, ids).last_hidden_state for ids in (IDS, later))
     assert np.array_equal(got[:, :4], changed[:, :4])
     assert not np.allclose(got[:, 4:], changed[:, 4:])
+
+
+def test_padding_is_hidden_where_the_config_says_so():
+    reference = clip_model(num_hidden_layers=1, eos_token_id=EOS)
+    reference.config.use_attention_mask = True
+    model = port(reference)
+    inputs = [jnp.asarray(x, jnp.int32) for x in (IDS, MASK)]
+    want = run(model, *inputs).last_hidden_state
+    np.testing.assert_allclose(model.condition(*inputs), want, atol=1e-6)
+    model.spec = dataclasses.replace(model.spec, use_attention_mask=False)  # as released ones
+    want = run(model, IDS).last_hidden_state
+    np.testing.assert_allclose(model.condition(*inputs), want, atol=1e-6)
 
 
 def test_half_precision_stays(small):

@@ -5,6 +5,7 @@ import json
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -75,7 +76,7 @@ def test_prompt_to_embedding_as_diffusers(folder: Path, kind):
     """Folder and prompts in, embedding out; the reference is the pipelines' own method."""
     import transformers
 
-    port, module, reference, pipeline = {
+    kinds: dict[str, tuple[Any, ...]] = {
         "clip": (clip, clip.ClipText, transformers.CLIPTextModel, diffusers.AnimateDiffPipeline),
         "clap": (
             clap,
@@ -83,7 +84,8 @@ def test_prompt_to_embedding_as_diffusers(folder: Path, kind):
             transformers.ClapTextModelWithProjection,
             diffusers.AudioLDMPipeline,
         ),
-    }[kind]
+    }
+    port, module, reference, pipeline = kinds[kind]
     encode = pipeline.encode_prompt if kind == "clip" else pipeline._encode_prompt
     root = folder / kind
     themselves = SimpleNamespace(

@@ -22,6 +22,7 @@ def _shrunk():
     return config
 
 
+@pytest.mark.slow
 def test_guided_pairs_are_nearer_to_the_truth(tmp_path):
     results = toy.run(_shrunk(), tmp_path)
     assert json.loads((tmp_path / "toy.json").read_text()) == results

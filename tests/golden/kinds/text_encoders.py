@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Golden kinds "clip_text" and "clap_text": transformers' text encoders."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,9 +14,11 @@ from tests.golden.checker import FORWARD, Golden, Pair
 
 
 def check(golden: Golden) -> dict[str, Pair]:
-    port, make = {"clip_text": (clip, clip.ClipText), "clap_text": (clap, clap.ClapText)}[
-        golden.kind
-    ]
+    kinds: dict[str, tuple[Any, Any]] = {
+        "clip_text": (clip, clip.ClipText),
+        "clap_text": (clap, clap.ClapText),
+    }
+    port, make = kinds[golden.kind]
     spec = port.spec_from_config(golden.require("config"))
     tensors = {port.port_name(name): value for name, value in golden.weights().items()}
     graphdef, params = nnx.split(load_module(lambda: make(spec, rngs=param_keys(0)), tensors))
