@@ -56,3 +56,5 @@ def test_rule(path: tuple, shape: tuple, name: str, torch_shape: tuple):
 def test_override_wins():
     transposed = TorchTensor("up.weight", (1, 2, 0))
     assert torch_tensor(("up", "kernel"), 3, {"up.kernel": transposed}) == transposed
+    plain = torch_tensor(("up", "kernel"), 3, {"up.kernel": ("up.weight", (1, 2, 0))})
+    assert plain.inverse == transposed.inverse == (2, 0, 1)
