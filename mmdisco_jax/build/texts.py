@@ -12,7 +12,6 @@ from flax import nnx
 from mmdisco_jax.build.ports import PORTS
 from mmdisco_jax.build.pretrained import filled, part, root
 from mmdisco_jax.build.sections import Config
-from mmdisco_jax.text import clap, clip
 from mmdisco_jax.text.tokens import PromptTokenizer, load_tokenizer
 
 _BATCH = 64  # prompts at once
@@ -25,7 +24,6 @@ class TextEncoder:
     tokenizer: PromptTokenizer
     graphdef: nnx.GraphDef
     params: Any
-    read: Any  # (module, ids, mask) -> embeddings
 
     def __call__(self, prompts: Sequence[str]) -> np.ndarray:
         tokens = self.tokenizer(prompts)
@@ -35,7 +33,8 @@ class TextEncoder:
 
         @jax.jit
         def encode(params: Any, ids: Any, mask: Any) -> Any:
-            return self.read(nnx.merge(self.graphdef, params), ids, mask).astype(np.float32)
+            module: Any = nnx.merge(self.graphdef, params)
+            return module.condition(ids, mask).astype(np.float32)
 
         parts = [
             np.asarray(encode(self.params, ids[i : i + size], mask[i : i + size]))
@@ -54,7 +53,7 @@ def _text_encoder(config: Config, section: Config) -> TextEncoder:
         raise ValueError(
             f"unknown text encoder {section.name!r}: choose one of {', '.join(_KINDS)}."
         )
-    kind, read = _KINDS[section.name]
+    kind = _KINDS[section.name]
     found = part(config, section.weights, section.folder, kind)
     port = PORTS[kind]
     if found.port is not port:
@@ -67,18 +66,7 @@ def _text_encoder(config: Config, section: Config) -> TextEncoder:
     params = filled(found, abstract, dtype=section.dtype)
     folder = root(config, section.weights, others=(section.tokenizer,)) / section.tokenizer
     tokenizer = load_tokenizer(folder, length=section.length or None, vocab_size=spec.vocab_size)
-    return TextEncoder(tokenizer, graphdef, params, read)
+    return TextEncoder(tokenizer, graphdef, params)
 
 
-def _read_clip(module: clip.ClipText, ids: Any, mask: Any) -> Any:
-    return module(ids, mask if module.spec.use_attention_mask else None).last_hidden_state
-
-
-def _read_clap(module: clap.ClapText, ids: Any, mask: Any) -> Any:
-    return module(ids, mask).normalised
-
-
-_KINDS = {
-    "clip": ("CLIPTextModel", _read_clip),
-    "clap": ("ClapTextModelWithProjection", _read_clap),
-}
+_KINDS = {"clip": "CLIPTextModel", "clap": "ClapTextModelWithProjection"}
