@@ -13,7 +13,9 @@ from mmdisco_jax.base_models.unet_2d import UNet2D
 from mmdisco_jax.base_models.unet_motion import UNetMotion
 from mmdisco_jax.codecs import autoencoder_kl, hifi_gan
 from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.porting.lazy import LazyTensors, as_lazy
 from mmdisco_jax.porting.load import Overrides
+from mmdisco_jax.porting.weight_norm import folded
 from mmdisco_jax.text import clap, clip
 
 
@@ -21,15 +23,23 @@ from mmdisco_jax.text import clap, clip
 class Port:
     """spec_of: a component's config.json -> spec. module: (spec, rngs=) -> the network.
 
-    rename: a name in a file -> the port's, None for what holds no parameter. buffers: what the
+    rename: a name in a file -> the port's, None for what holds no parameter. folds: whether files
+    may hold weights apart from their magnitudes (`porting.weight_norm`). buffers: what the
     reference's files hold beside the parameters. overrides: as of `porting.load`.
     """
 
     spec_of: Callable[..., Any]
     module: Callable[..., nnx.Module]
     rename: Callable[[str], str | None] = str
+    folds: bool = False
     buffers: Callable[[Any], Mapping[str, np.ndarray]] = lambda spec: {}
     overrides: Overrides | None = None
+
+    def named(self, tensors: LazyTensors) -> LazyTensors:
+        """A file's tensors as the port's."""
+        if self.folds:
+            tensors = as_lazy(folded(tensors))
+        return tensors.renamed(self.rename)
 
     def skeleton(self, spec: Any) -> tuple[nnx.GraphDef, nnx.State]:
         """Graph definition, and shapes of the parameters."""
@@ -45,7 +55,10 @@ PORTS = {
         rename=autoencoder_kl.current_name,
     ),
     "SpeechT5HifiGan": Port(
-        spec_of=hifi_gan.spec_from_config, module=hifi_gan.HifiGan, overrides=hifi_gan.OVERRIDES
+        spec_of=hifi_gan.spec_from_config,
+        module=hifi_gan.HifiGan,
+        folds=True,
+        overrides=hifi_gan.OVERRIDES,
     ),
     "CLIPTextModel": Port(
         spec_of=clip.spec_from_config, module=clip.ClipText, rename=clip.port_name

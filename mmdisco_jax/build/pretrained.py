@@ -78,7 +78,7 @@ def read_part(top: Path, folder: str, kind: str = "") -> Part:
     if found.config.get("_class_name") == "MotionAdapter":
         return Part(found.config, None, found.tensors)
     port = _port(found.config, kind, f"{top / folder}")
-    return Part(found.config, port, found.tensors.renamed(port.rename))
+    return Part(found.config, port, port.named(found.tensors))
 
 
 def _port(told: Mapping[str, Any], kind: str, where: str) -> Port:

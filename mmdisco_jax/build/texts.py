@@ -2,6 +2,7 @@
 """The config's text encoders: from prompts to what the base models are conditioned on."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,16 +32,15 @@ class TextEncoder:
         rest = -len(prompts) % size  # so that one program serves all batches
         ids, mask = (np.pad(x, ((0, rest), (0, 0)), "edge") for x in tokens)
 
-        @jax.jit
-        def encode(params: Any, ids: Any, mask: Any) -> Any:
-            module: Any = nnx.merge(self.graphdef, params)
-            return module.condition(ids, mask).astype(np.float32)
+        cuts = [slice(first, first + size) for first in range(0, len(ids), size)]
+        parts = [_encode(self.graphdef, self.params, ids[cut], mask[cut]) for cut in cuts]
+        return np.concatenate(jax.device_get(parts))[: len(prompts)]
 
-        parts = [
-            np.asarray(encode(self.params, ids[i : i + size], mask[i : i + size]))
-            for i in range(0, len(ids), size)
-        ]
-        return np.concatenate(parts)[: len(prompts)]
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(graphdef: nnx.GraphDef, params: Any, ids: Any, mask: Any) -> Any:
+    module: Any = nnx.merge(graphdef, params)
+    return module.condition(ids, mask).astype(np.float32)
 
 
 def texts(config: Config) -> dict[str, TextEncoder]:
