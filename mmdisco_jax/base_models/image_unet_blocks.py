@@ -141,19 +141,10 @@ class Downsample(nnx.Module):
     """[b h w c] -> [b h/2 w/2 c], by a 3x3 convolution of stride 2 or by averaging."""
 
     def __init__(self, channels: int, *, use_conv: bool, rngs: nnx.Rngs):
-        self.op = Conv(channels, channels, (3, 3), rngs=rngs) if use_conv else None
+        self.op = Conv(channels, channels, (3, 3), stride=2, rngs=rngs) if use_conv else None
 
     def __call__(self, x: Array) -> Array:
-        if self.op is None:
-            return halve(x)
-        strided = jax.lax.conv_general_dilated(
-            x,
-            self.op.kernel[...],
-            window_strides=(2, 2),
-            padding=[(1, 1), (1, 1)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return strided + self.op.bias[...]
+        return halve(x) if self.op is None else self.op(x)
 
 
 class Upsample(nnx.Module):

@@ -235,18 +235,10 @@ class Downsample2D(nnx.Module):
     """[n h w c] -> half the height and width, rounded up."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.conv = Conv(channels, channels, (3, 3), rngs=rngs)
+        self.conv = Conv(channels, channels, (3, 3), stride=2, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        kernel, bias = (p[...].astype(x.dtype) for p in (self.conv.kernel, self.conv.bias))
-        strided = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(2, 2),
-            padding=[(1, 1), (1, 1)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return strided + bias
+        return self.conv(x)
 
 
 class Upsample2D(nnx.Module):

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mmdisco_jax.base_models.unet_config import attends, per_level, read_config
+from mmdisco_jax.nn.config_json import attends, per_level, read_config
 from mmdisco_jax.nn.norm import check_groups
 
 # What the backward pass computes again instead of keeping, by kind of layer.

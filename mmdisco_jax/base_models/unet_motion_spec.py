@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmdisco_jax.base_models.unet_2d_spec import UNet2DSpec, shared_fields
-from mmdisco_jax.base_models.unet_config import per_level, read_config
+from mmdisco_jax.nn.config_json import per_level, read_config
 
 _DEFAULTS = {
     "in_channels": 4,

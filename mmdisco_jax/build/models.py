@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Config sections to networks and their weights."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mmdisco_jax.build.provenance import check_schedules
 from mmdisco_jax.build.sections import Config, named, schedules
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.keys import definition
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.training.weights import digest, load_weights, read_metadata
 from mmdisco_jax.types import DenoiseFn, LogRatioFn
@@ -39,22 +40,13 @@ def base_model(config: Config, name: str) -> tuple[nnx.GraphDef, Any]:
     section = config.bases[name].copy_and_resolve_references()
     if is_pretrained(section):
         port, spec, _ = pretrained_base(config, name)
-        graphdef, _ = port.skeleton(spec)
-        return graphdef, jax.jit(lambda key: nnx.split(port.module(spec, rngs=param_keys(key)))[1])
+        return definition(functools.partial(port.module, spec))
     noise: tuple[Schedule, ...] = (schedules(config)[name],) if name != JOINT else ()
     if name == JOINT:
         with section.unlocked():
             del section.sample_shapes
             del section.prediction
-
-    def make(key: jax.Array) -> nnx.Module:
-        return named(section, BASE_MODELS, *noise, rngs=param_keys(key))
-
-    def init(key: jax.Array) -> nnx.State:
-        return nnx.split(make(key))[1]
-
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))
-    return graphdef, jax.jit(init)
+    return definition(functools.partial(named, section, BASE_MODELS, *noise))
 
 
 def sample_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -124,12 +116,7 @@ def denoise_fn(models: dict[str, Any]) -> DenoiseFn:
 
 def discriminator(config: Config) -> tuple[nnx.GraphDef, Any]:
     """The graph definition of the discriminator, and a function key -> its random parameters."""
-
-    def make(key: jax.Array) -> nnx.Module:
-        return named(config.discriminator, DISCRIMINATORS, rngs=param_keys(key))
-
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))
-    return graphdef, jax.jit(lambda key: nnx.split(make(key))[1])
+    return definition(functools.partial(named, config.discriminator, DISCRIMINATORS))
 
 
 def pair_model(graphdef: nnx.GraphDef, params: Any, models: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 """The networks of other libraries that this project has ported, by the class their configs name."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from mmdisco_jax.base_models import unet_2d_spec, unet_motion_spec
 from mmdisco_jax.base_models.unet_2d import UNet2D
 from mmdisco_jax.base_models.unet_motion import UNetMotion
 from mmdisco_jax.codecs import autoencoder_kl, hifi_gan
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.keys import skeleton
 from mmdisco_jax.porting.lazy import LazyTensors, as_lazy
 from mmdisco_jax.porting.load import Overrides
 from mmdisco_jax.porting.weight_norm import folded
@@ -43,7 +44,7 @@ class Port:
 
     def skeleton(self, spec: Any) -> tuple[nnx.GraphDef, nnx.State]:
         """Graph definition, and shapes of the parameters."""
-        return nnx.split(nnx.eval_shape(lambda: self.module(spec, rngs=param_keys(0))))
+        return skeleton(functools.partial(self.module, spec))
 
 
 PORTS = {

@@ -113,7 +113,7 @@ def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
     model = nnx.merge(graphdef, jax.eval_shape(init, jax.random.key(0)))
     needs_bases = bool(spec.denoising_weight) or hasattr(model, "on_bases")
     base_graphs, base_params = bases(config) if needs_bases else ({}, {})
-    frozen = {"bases": base_params, "fakes": None}
+    frozen: dict[str, Any] = {"bases": base_params, "fakes": None}
     if spec.fakes != "repaired":
         frozen["fakes"] = fakes(config)
     if config.texts:
@@ -131,12 +131,13 @@ def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
         x0 = {m: encode[m](batch[m]) for m in encode}
         if not config.texts:
             return objective(model, x0, frozen["fakes"], key, step, problem, spec)
-        made = {m: frozen["fakes"][m] for m in x0}
+        made = frozen["fakes"]
         told = Texts(
             real={m: batch[TEXT + m] for m in x0},
-            generated={m: frozen["fakes"][TEXT + m] for m in x0},
+            generated={m: made[TEXT + m] for m in x0} if made else None,
             none=frozen["no_text"],
         )
+        made = {m: made[m] for m in x0} if made else None
         return objective(model, x0, made, key, step, problem, spec, told)
 
     return loss_fn, init, frozen

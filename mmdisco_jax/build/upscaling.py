@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The config's section `super_resolution` to what trains it, and to what enlarges samples."""
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from mmdisco_jax.build.codecs import decoded_shape
 from mmdisco_jax.build.models import sample_shapes
 from mmdisco_jax.build.sections import Config, named
 from mmdisco_jax.inputs.degradations import DegradationSpec, DrawnPairs
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.keys import definition
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import Schedule
@@ -66,11 +67,7 @@ def super_resolution_model(config: Config) -> tuple[nnx.GraphDef, Any]:
             "6 with a learned variance."
         )
 
-    def make(key: jax.Array) -> SuperResolution:
-        return SuperResolution(spec, rngs=param_keys(key))
-
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))
-    return graphdef, jax.jit(lambda key: nnx.split(make(key))[1])
+    return definition(functools.partial(SuperResolution, spec))
 
 
 def super_resolution_loss(

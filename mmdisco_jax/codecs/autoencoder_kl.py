@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.codecs.autoencoder_kl_blocks import Decoder, Encoder
+from mmdisco_jax.nn.config_json import read_config
 from mmdisco_jax.nn.conv import Conv
 from mmdisco_jax.nn.norm import check_groups
 
@@ -142,10 +143,11 @@ def from_model(spec: AutoencoderKLSpec, x: Array) -> Array:
     return x / spec.scaling_factor + spec.shift_factor
 
 
-# What diffusers takes where a config.json, perhaps an old one, has no such key.
 _DEFAULTS: dict[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",),
+    "up_block_types": ("UpDecoderBlock2D",),
     "latent_channels": 4,
     "block_out_channels": (64,),
     "layers_per_block": 1,
@@ -156,41 +158,24 @@ _DEFAULTS: dict[str, Any] = {
     "use_post_quant_conv": True,
     "mid_block_add_attention": True,
 }
-# The only values that this port covers.
-_FIXED: dict[str, tuple] = {
-    "act_fn": ("silu", "swish"),
-    "latents_mean": (None,),
-    "latents_std": (None,),
-}
+_FIXED = {"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std": (None,)}
 # The size of diffusers' tiles, and a remark on float16: they do not change the network.
-_IGNORED = {"sample_size", "force_upcast"}
-_BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+_IGNORED = ("sample_size", "force_upcast")
 
 
 def spec_from_config(config: Mapping[str, Any]) -> AutoencoderKLSpec:
-    """The spec of diffusers' `config.json`; keys that begin with an underscore are remarks.
+    """The spec of diffusers' `config.json`.
 
     Raises:
-      ValueError: a key or value that this port does not cover.
+      ValueError: an option that this port does not have; it is named.
     """
-    given = {key: value for key, value in config.items() if not key.startswith("_")}
-    odd = given.keys() - _DEFAULTS.keys() - _FIXED.keys() - _BLOCKS.keys() - _IGNORED
-    if odd:
-        raise ValueError(
-            f"the autoencoder's config has keys {sorted(odd)}, which this port does not know: "
-            "is it the config.json of an AutoencoderKL? Delete them if they do not matter."
-        )
-    for key, covered in _FIXED.items():
-        if key in given and given[key] not in covered:
-            raise ValueError(
-                f"the autoencoder's config has {key}={given[key]!r}, but only "
-                f"{' or '.join(map(repr, covered))} is ported: choose another checkpoint."
-            )
-    values = {key: given.get(key, default) for key, default in _DEFAULTS.items()}
+    values = read_config(
+        config, model="autoencoder", defaults=_DEFAULTS, fixed=_FIXED, ignored=_IGNORED
+    )
     values["block_out_channels"] = widths = tuple(values["block_out_channels"])
-    for key, block in _BLOCKS.items():
-        types = list(given.get(key, (block,)))
-        if types != [block] * len(widths):
+    for key in ("down_block_types", "up_block_types"):
+        types, (block,) = tuple(values.pop(key)), _DEFAULTS[key]
+        if types != (block,) * len(widths):
             raise ValueError(
                 f"the autoencoder's config has {key}={types}, but only {block!r} is ported, once "
                 f"for each of the {len(widths)} block_out_channels: choose another checkpoint."

@@ -8,7 +8,9 @@ import jax
 from flax import nnx
 from jax import Array
 
+from mmdisco_jax.nn.attention import dot_product_attend
 from mmdisco_jax.nn.conv import Conv, upsample
+from mmdisco_jax.nn.linear import Linear
 from mmdisco_jax.nn.norm import GroupNorm
 
 _EPSILON = 1e-6  # of every group norm in this family, not PyTorch's default
@@ -36,36 +38,26 @@ class Attention(nnx.Module):
 
     def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs):
         self.group_norm = GroupNorm(groups, channels, epsilon=_EPSILON)
-        self.to_q = nnx.Linear(channels, channels, rngs=rngs)
-        self.to_k = nnx.Linear(channels, channels, rngs=rngs)
-        self.to_v = nnx.Linear(channels, channels, rngs=rngs)
-        self.to_out = nnx.List([nnx.Linear(channels, channels, rngs=rngs)])
+        self.to_q, self.to_k, self.to_v, out = (
+            Linear(channels, channels, rngs=rngs) for _ in range(4)
+        )
+        self.to_out = nnx.List([out])
 
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
         tokens = self.group_norm(x).reshape(b, h * w, c)
         q, k, v = (f(tokens)[:, :, None] for f in (self.to_q, self.to_k, self.to_v))
-        mixed = jax.nn.dot_product_attention(q, k, v)[:, :, 0]
-        # Wider parameters widen the projections; the residual keeps the dtype of x.
-        return x + self.to_out[0](mixed).reshape(b, h, w, c).astype(x.dtype)
+        return x + self.to_out[0](dot_product_attend(q, k, v)[:, :, 0]).reshape(x.shape)
 
 
 class Downsample(nnx.Module):
     """[b h w c] -> [b h/2 w/2 c] by a 3x3 convolution of stride 2 that pads below and right."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.conv = Conv(channels, channels, (3, 3), rngs=rngs)
+        self.conv = Conv(channels, channels, (3, 3), stride=2, padding=(0, 1), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        kernel, bias = (p[...].astype(x.dtype) for p in (self.conv.kernel, self.conv.bias))
-        strided = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(2, 2),
-            padding=[(0, 1), (0, 1)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return strided + bias
+        return self.conv(x)
 
 
 class Upsample(nnx.Module):

@@ -18,8 +18,7 @@ from mmdisco_jax.codecs.autoencoder_kl import (
     to_model,
 )
 from mmdisco_jax.codecs.chunks import map_chunks
-from mmdisco_jax.codecs.weighted import skeleton
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.keys import skeleton
 from mmdisco_jax.types import Params
 
 
@@ -47,7 +46,7 @@ class VaeFrames:
 
     @functools.cached_property
     def _skeleton(self) -> tuple[nnx.GraphDef, nnx.State]:
-        return skeleton(lambda: AutoencoderKL(self.spec, rngs=param_keys(0)))
+        return skeleton(functools.partial(AutoencoderKL, self.spec))
 
     @property
     def abstract(self) -> nnx.State:

@@ -19,8 +19,7 @@ from mmdisco_jax.codecs.autoencoder_kl import (
 )
 from mmdisco_jax.codecs.chunks import map_chunks
 from mmdisco_jax.codecs.hifi_gan import HifiGan, HifiGanSpec
-from mmdisco_jax.codecs.weighted import skeleton
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.keys import skeleton
 from mmdisco_jax.types import Params
 
 
@@ -72,8 +71,8 @@ class VaeMel:
     @functools.cached_property
     def _skeletons(self) -> dict[str, tuple[nnx.GraphDef, nnx.State]]:
         return {
-            "vae": skeleton(lambda: AutoencoderKL(self.vae, rngs=param_keys(0))),
-            "vocoder": skeleton(lambda: HifiGan(self.vocoder, rngs=param_keys(0))),
+            "vae": skeleton(functools.partial(AutoencoderKL, self.vae)),
+            "vocoder": skeleton(functools.partial(HifiGan, self.vocoder)),
         }
 
     @property

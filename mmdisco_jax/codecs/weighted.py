@@ -8,20 +8,13 @@ and `abstract`, the shapes of params. `Loaded` joins it to its weights: an objec
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
-from flax import nnx
 from jax import Array
 from numpy.typing import ArrayLike
 
 from mmdisco_jax.types import Params
-
-
-def skeleton(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
-    """Graph definition and abstract parameters of the module that `make` builds."""
-    return nnx.split(nnx.eval_shape(make))
 
 
 @jax.tree_util.register_dataclass

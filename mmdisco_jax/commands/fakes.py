@@ -8,6 +8,7 @@ and so do those that are made from one caption.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.latents import embedded
+from mmdisco_jax.commands.prompts import conditions
 from mmdisco_jax.inputs.cache import Arrays, write_cache
 from mmdisco_jax.types import TEXT
 
@@ -35,9 +37,9 @@ def write_fakes(config: Config, workdir: Path) -> dict:
     def make(first: int, last: int) -> Arrays:
         del last  # a whole batch, so that one program serves all shards
         texts = told.texts(first, size) if told else {}
-        conditions = (told.conditions(texts),) if told else ()
+        told_texts = (told.conditions(texts),) if told else ()
         indices = config.fakes.first_index + jnp.arange(first, first + size)
-        latents = run(params, None, indices, *conditions)
+        latents = run(params, None, indices, *told_texts)
         return {m: np.asarray(x, np.float16) for m, x in latents.items()} | texts
 
     write_cache(
@@ -64,11 +66,13 @@ class _Told:
         numbers = np.arange(first, first + size) % len(self._source)
         return embedded(self._read, [str(self._source[int(i)]["caption"]) for i in numbers])
 
-    def conditions(self, texts: Arrays) -> dict[str, Arrays]:
+    def conditions(self, texts: Arrays) -> dict[str, Any]:
         """As `build.sampler`'s programs take them, float32."""
-        text = {name.removeprefix(TEXT): x.astype(np.float32) for name, x in texts.items()}
-        none = {m: self._no_text[TEXT + m].astype(np.float32) for m in text}
-        return {"text": text, "no_text": {m: np.repeat(none[m], len(text[m]), 0) for m in text}}
+        text, none = (
+            {name.removeprefix(TEXT): x.astype(np.float32) for name, x in some.items()}
+            for some in (texts, self._no_text)
+        )
+        return conditions(text, none)
 
 
 def _made_by(config: Config) -> dict:

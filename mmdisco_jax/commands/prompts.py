@@ -2,6 +2,7 @@
 """The prompts that `sample` is given, and what they become."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -37,10 +38,13 @@ class Prompts:
     def rows(self, indices: np.ndarray) -> dict[str, Any]:
         """The conditions of samples `indices` [b], as `build.sampler`'s programs take them."""
         mine = self.numbers(indices)
-        return {
-            "text": {m: x[mine] for m, x in self.embeddings.items()},
-            "no_text": {m: np.repeat(x, len(mine), axis=0) for m, x in self.no_text.items()},
-        }
+        return conditions({m: x[mine] for m, x in self.embeddings.items()}, self.no_text)
+
+
+def conditions(text: Mapping[str, Any], no_text: Mapping[str, Any]) -> dict[str, Any]:
+    """Conditions of `build.sampler`'s programs: texts [b ...], and one text [1 ...] for none."""
+    many = {m: np.repeat(no_text[m], len(x), axis=0) for m, x in text.items()}
+    return {"text": text, "no_text": many}
 
 
 def prompt_of(config: Config, number: int) -> str:

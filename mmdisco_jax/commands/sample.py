@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sample`: every variant of the config from the same noise, as raw clips and as media files."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -26,6 +27,19 @@ from mmdisco_jax.export.media import write_mp4, write_wav
 from mmdisco_jax.types import AV
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What a variant's samples are conditioned on: media files, prompts, or neither."""
+
+    given: Given | None
+    prompts: Prompts | None
+
+    def rows(self, numbers: np.ndarray) -> dict[str, Any]:
+        """The conditions of these samples, as `build.sampler`'s programs take them."""
+        given = {"given": self.given.rows(numbers)} if self.given else {}
+        return given | (self.prompts.rows(numbers) if self.prompts else {})
+
+
 def run(config: Config, workdir: Path) -> None:
     """Writes workdir/VARIANT/samples_*.npz (video uint8, audio int16), mp4 and wav files.
 
@@ -38,12 +52,13 @@ def run(config: Config, workdir: Path) -> None:
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=1, sort_keys=True)
     mesh, names = _mesh(config), build.variant_names(config)
     given, prompts = read_each_given(config, names), encode_prompts(config)
+    told = {name: _Told(given=given[name], prompts=prompts) for name in names}
     _, base_params = build.bases(config, mesh)
     _claim(workdir, config, given)
     timing = {}
     for variant in names:
         timing[variant] = _sample_variant(
-            config, workdir / variant, variant, base_params, mesh, given[variant], prompts
+            config, workdir / variant, base_params, mesh, told[variant]
         )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("all samples are written")
@@ -80,16 +95,15 @@ def _claim(workdir: Path, config: Config, given: dict[str, Given | None]) -> Non
 def _sample_variant(
     config: Config,
     folder: Path,
-    variant: str,
     base_params: Any,
     mesh: Mesh,
-    given: Given | None,
-    prompts: Prompts | None,
+    told: _Told,
 ) -> dict:
-    """Fills `folder` with shards; returns seconds spent compiling and running."""
+    """Fills `folder`, named as its variant, with shards; seconds spent compiling and running."""
+    variant, given = folder.name, told.given
     settings = build.variant_settings(config, variant)
     size = settings.batch_size
-    total = prompts.num_samples if prompts else settings.num_samples
+    total = told.prompts.num_samples if told.prompts else settings.num_samples
     mine = range(jax.process_index() * size, total, jax.process_count() * size)
     missing = [first for first in mine if not shard_path(folder, first).exists()]
     if not missing:
@@ -101,8 +115,7 @@ def _sample_variant(
     weights, cut = _placed(weights, mesh, size)
 
     def arguments(numbers: np.ndarray) -> tuple:
-        conditions = {"given": given.rows(numbers)} if given else {}
-        conditions |= prompts.rows(numbers) if prompts else {}
+        conditions = told.rows(numbers)
         rest = (conditions,) if conditions else ()
         return *weights, *jax.device_put((numbers.astype(np.int32), *rest), cut)
 

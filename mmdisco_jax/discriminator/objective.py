@@ -80,12 +80,12 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Texts:
-    """Embedded texts {m: ...}: of the real pairs [b ...], of the generated ones [n ...], and none,
-    the empty text [1 ...].
+    """Embedded texts {m: ...}: of the real pairs [b ...], of the generated ones [n ...] if there
+    are any, and none, the empty text [1 ...].
     """
 
     real: AV
-    generated: AV
+    generated: AV | None
     none: AV
 
     def dropped(self, some: AV, key: Array, share: float) -> AV:
@@ -194,6 +194,7 @@ def _generated_logits(
 ) -> Array:
     """Logits [b] of fakes that the base models made, noised to t [b]."""
     generated: Any = sources.generated
+    told: Any = sources.texts
     drawn, draws = {}, list(jax.random.split(keys[0]))
     if spec.fakes == "generated_pairs":
         draws = [draws[0]] * len(generated)
@@ -202,10 +203,10 @@ def _generated_logits(
         index = jax.random.randint(k, t.shape, 0, generated[m].shape[0])
         drawn[m] = generated[m][index].astype(jnp.float32)
     noisy = add_noise(drawn, draw_noise(keys[1], drawn), t, problem.schedules)
-    if sources.texts is None:
+    if told is None:
         return model(noisy, t)
-    texts = {m: x[index] for m, x in sources.texts.generated.items()}
-    return model(noisy, t, sources.texts.dropped(texts, sources.key, spec.text_dropout))
+    texts = {m: x[index] for m, x in told.generated.items()}
+    return model(noisy, t, told.dropped(texts, sources.key, spec.text_dropout))
 
 
 def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> dict[str, Array]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions of stride 1 with 'same' zero padding, average pooling, repetition; channel-last."""
+"""Convolutions with zero padding, average pooling, repetition; channel-last."""
 
 from collections.abc import Sequence
 from math import prod
@@ -14,36 +14,49 @@ _SPATIAL = "DHW"
 KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def same_conv(x: Array, kernel: Array, *, dilation: int = 1) -> Array:
-    """Cross-correlate x [b, *spatial, i] with kernel [*window, i, o]; the output has x's extent.
+def same_conv(
+    x: Array,
+    kernel: Array,
+    *,
+    dilation: int = 1,
+    stride: int = 1,
+    padding: tuple[int, int] | None = None,
+) -> Array:
+    """Cross-correlate x [b, *spatial, i] with kernel [*window, i, o].
 
-    The window must be odd along each axis: an even one has no centre.
+    With stride 1 and its own padding the output has x's extent.
+
+    Args:
+      kernel: its window must be odd along each axis: an even one has no centre.
+      stride: of the windows, along every axis.
+      padding: zeros before and after, along every axis; None: as far as the window reaches.
     """
     window = kernel.shape[:-2]
     if any(size % 2 == 0 for size in window):
         raise ValueError(f"kernel window {window} must be odd along every axis")
-    if prod(window) == 1:  # a matrix product, which every backend does best
+    if prod(window) == 1 and stride == 1:  # a matrix product, which every backend does best
         return x @ kernel.reshape(kernel.shape[-2:])
     axes = _SPATIAL[-len(window) :]
-    margins = [dilation * (size // 2) for size in window]
+    reach = [dilation * (size // 2) for size in window]
     return jax.lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=(1,) * len(window),
-        padding=[(margin, margin) for margin in margins],
+        window_strides=(stride,) * len(window),
+        padding=[padding or (margin, margin) for margin in reach],
         rhs_dilation=(dilation,) * len(window),
         dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
     )
 
 
 class Conv(nnx.Module):
-    """A 'same' convolution with bias: [b, *spatial, i] -> [b, *spatial, o].
+    """A convolution with bias: [b, *spatial, i] -> [b, *spatial, o], fewer with a stride.
 
     Computed in the dtype of the input, whatever the parameters have.
 
     Args:
       window: odd extent of the kernel along each spatial axis.
       dilation: distance between the taps, equal along all axes.
+      stride, padding: as of `same_conv`.
       zero_init: start from a zero kernel, so that a residual branch starts as nothing.
     """
 
@@ -54,17 +67,20 @@ class Conv(nnx.Module):
         window: Sequence[int],
         *,
         dilation: int = 1,
+        stride: int = 1,
+        padding: tuple[int, int] | None = None,
         zero_init: bool = False,
         rngs: nnx.Rngs,
     ):
         init = nnx.initializers.zeros_init() if zero_init else KERNEL_INIT
-        self.dilation = dilation
+        self.dilation, self.stride, self.padding = dilation, stride, padding
         self.kernel = nnx.Param(init(rngs.params(), (*window, in_channels, out_channels)))
         self.bias = nnx.Param(jnp.zeros(out_channels))
 
     def __call__(self, x: Array) -> Array:
         kernel, bias = (p[...].astype(x.dtype) for p in (self.kernel, self.bias))
-        return same_conv(x, kernel, dilation=self.dilation) + bias
+        options = {"dilation": self.dilation, "stride": self.stride, "padding": self.padding}
+        return same_conv(x, kernel, **options) + bias
 
 
 def avg_pool(x: Array, window: Sequence[int]) -> Array:

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys for the initial parameters of modules."""
+"""Keys for the initial parameters of modules, and modules without any parameters yet."""
 
+from collections.abc import Callable
 from typing import cast
 
 import jax
 from flax import nnx
 from jax import Array
+
+# key -> random parameters
+Init = Callable[[Array], nnx.State]
 
 
 class _Keys:
@@ -27,3 +31,14 @@ class _Keys:
 def param_keys(key: Array | int) -> nnx.Rngs:
     """The `rngs` of a module's constructor, for one module; `key` may be a seed."""
     return cast(nnx.Rngs, _Keys(jax.random.key(key) if isinstance(key, int) else key))
+
+
+def skeleton(make: Callable[..., nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
+    """Graph definition and shapes of the parameters of the module that `make(rngs=...)` builds."""
+    return nnx.split(nnx.eval_shape(lambda: make(rngs=param_keys(0))))
+
+
+def definition(make: Callable[..., nnx.Module]) -> tuple[nnx.GraphDef, Init]:
+    """Graph definition, and a compiled function key -> random parameters, of such a module."""
+    graphdef, _ = skeleton(make)
+    return graphdef, jax.jit(lambda key: nnx.split(make(rngs=param_keys(key)))[1])

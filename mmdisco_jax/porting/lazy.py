@@ -62,22 +62,6 @@ class LazyTensors(Mapping[str, np.ndarray]):
                 found[new] = entry
         return LazyTensors(found)
 
-    def cast(self, dtype: DTypeLike) -> "LazyTensors":
-        """The same tensors, floating ones in `dtype` once they are read."""
-        wanted = np.dtype(dtype)
-
-        def converted(entry: Entry) -> Entry:
-            if not is_floating(entry.dtype):
-                return entry
-            return Entry(entry.shape, wanted, lambda: entry.read().astype(wanted))
-
-        return LazyTensors({name: converted(entry) for name, entry in self.entries.items()})
-
-
-def is_floating(dtype: np.dtype) -> bool:
-    """Whether a dtype is a floating one, bfloat16 included."""
-    return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
-
 
 def as_lazy(tensors: Mapping[str, np.ndarray]) -> LazyTensors:
     """Any mapping with shapes and dtypes known beforehand; arrays in memory stay where they are."""

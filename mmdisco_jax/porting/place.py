@@ -62,15 +62,13 @@ def place(
 
 def unplace(params: nnx.State, *, overrides: Overrides | None = None) -> LazyTensors:
     """PyTorch name -> array in PyTorch's layout, the inverse of `place`; fetched when looked up."""
-    entries = {}
-    for name, leaf in parallel.named_leaves(params).items():
-        tensor = _torch_name(name, leaf, overrides)
-        entries[tensor.name] = Entry(
-            tuple(leaf.shape[axis] for axis in tensor.axes),
-            np.dtype(leaf.dtype),
-            lambda leaf=leaf, axes=tensor.axes: np.transpose(np.asarray(leaf), axes),
-        )
-    return LazyTensors(entries)
+
+    def entry(leaf: Any) -> Entry:
+        return Entry(tuple(leaf.shape), np.dtype(leaf.dtype), lambda: np.asarray(leaf))
+
+    leaves = parallel.named_leaves(params)
+    held = LazyTensors({name: entry(leaf) for name, leaf in leaves.items()})
+    return as_torch(params, held, overrides=overrides)
 
 
 def as_torch(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mmdisco_jax.nn.norm import LayerNorm
 from mmdisco_jax.text import parts
 from mmdisco_jax.types import Array
 
@@ -168,7 +169,7 @@ class _Embeddings(nnx.Module):
         self.word_embeddings = parts.Embedding(spec.vocab_size, d, rngs=rngs)
         self.position_embeddings = parts.Embedding(spec.max_position_embeddings, d, rngs=rngs)
         self.token_type_embeddings = parts.Embedding(spec.type_vocab_size, d, rngs=rngs)
-        self.LayerNorm = parts.layer_norm(d, spec.layer_norm_eps, rngs=rngs)
+        self.LayerNorm = LayerNorm(d, epsilon=spec.layer_norm_eps)
 
     def __call__(self, input_ids: Array) -> Array:
         is_word = (input_ids != self.pad_token_id).astype(jnp.int32)
@@ -240,7 +241,7 @@ class _Output(nnx.Module):
 
     def __init__(self, width_in: int, spec: ClapTextSpec, *, rngs: nnx.Rngs):
         self.dense = nnx.Linear(width_in, spec.hidden_size, rngs=rngs)
-        self.LayerNorm = parts.layer_norm(spec.hidden_size, spec.layer_norm_eps, rngs=rngs)
+        self.LayerNorm = LayerNorm(spec.hidden_size, epsilon=spec.layer_norm_eps)
 
     def __call__(self, x: Array, residual: Array) -> Array:
         return self.LayerNorm(self.dense(x) + residual)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
+from mmdisco_jax.nn.norm import LayerNorm
 from mmdisco_jax.text import parts
 from mmdisco_jax.types import Array
 
@@ -123,7 +124,7 @@ class _TextModel(nnx.Module):
     def __init__(self, spec: ClipTextSpec, *, rngs: nnx.Rngs):
         self.embeddings = _Embeddings(spec, rngs=rngs)
         self.encoder = _Encoder(spec, rngs=rngs)
-        self.final_layer_norm = parts.layer_norm(spec.hidden_size, spec.layer_norm_eps, rngs=rngs)
+        self.final_layer_norm = LayerNorm(spec.hidden_size, epsilon=spec.layer_norm_eps)
 
     def __call__(self, input_ids: Array, attention_mask: Array | None) -> Array:
         hidden = self.encoder(self.embeddings(input_ids), attention_mask)
@@ -156,9 +157,9 @@ class _Layer(nnx.Module):
 
     def __init__(self, spec: ClipTextSpec, *, rngs: nnx.Rngs):
         self.self_attn = _Attention(spec, rngs=rngs)
-        self.layer_norm1 = parts.layer_norm(spec.hidden_size, spec.layer_norm_eps, rngs=rngs)
+        self.layer_norm1 = LayerNorm(spec.hidden_size, epsilon=spec.layer_norm_eps)
         self.mlp = _Mlp(spec, rngs=rngs)
-        self.layer_norm2 = parts.layer_norm(spec.hidden_size, spec.layer_norm_eps, rngs=rngs)
+        self.layer_norm2 = LayerNorm(spec.hidden_size, epsilon=spec.layer_norm_eps)
 
     def __call__(self, hidden: Array, attention_mask: Array | None) -> Array:
         hidden = hidden + self.self_attn(self.layer_norm1(hidden), attention_mask)

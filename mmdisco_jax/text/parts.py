@@ -35,11 +35,6 @@ class Embedding(nnx.Module):
         return jnp.take(self.embedding[...], ids, axis=0)
 
 
-def layer_norm(width: int, epsilon: float, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Statistics in float32 and two-pass, so that a large mean costs no accuracy."""
-    return nnx.LayerNorm(width, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
-
-
 def attend(
     queries: Array,
     keys: Array,

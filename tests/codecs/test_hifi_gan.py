@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vocoder against transformers': numbers, names, weight norms, released size, errors."""
 
+import functools
 from typing import Any
 
 import jax
@@ -16,8 +17,7 @@ from mmdisco_jax.codecs.hifi_gan import (
     HifiGanSpec,
     spec_from_config,
 )
-from mmdisco_jax.codecs.weighted import skeleton
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.keys import param_keys, skeleton
 from mmdisco_jax.porting.load import from_torch, to_torch
 from mmdisco_jax.porting.weight_norm import folded
 from tests.codecs.reference import count, meta_shapes, port_shapes, randomised, tensors
@@ -75,7 +75,7 @@ def reference(config: dict[str, Any]) -> Any:
 
 
 def port(spec: HifiGanSpec) -> tuple[nnx.GraphDef, nnx.State]:
-    return skeleton(lambda: HifiGan(spec, rngs=param_keys(0)))
+    return skeleton(functools.partial(HifiGan, spec))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

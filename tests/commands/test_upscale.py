@@ -320,9 +320,10 @@ def test_sample_enlarges_each_clip_by_its_index(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sample, "enlarger", lambda config: enlarge)
     monkeypatch.setattr(build, "sampler", lambda *_: Drawn())
-    sample._sample_variant(chosen, tmp_path, "independent", None, mesh, None, None)
+    folder = tmp_path / "independent"
+    sample._sample_variant(chosen, folder, None, mesh, sample._Told(given=None, prompts=None))
     assert asked == [[0, 1], [2]]  # the third batch place is no sample, and costs nothing
-    video = read_all(tmp_path)["video"]
+    video = read_all(folder)["video"]
     assert video.shape == (3, 2, HIGH, HIGH, 3)
     np.testing.assert_array_equal(video[:, 1, 7, 7, 2], [0, 1, 2])
 

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from mmdisco_jax.discriminator import losses
-from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, objective
+from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, Texts, objective
 from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.noising import TimeSampler
@@ -164,6 +164,24 @@ def test_each_kind_of_fake_is_scored():
     assert min(ce["repaired"], ce["generated"]) <= ce["both"] + 1e-6
     assert ce["both"] <= max(ce["repaired"], ce["generated"]) + 1e-6
     assert len(set(ce.values())) == 3
+
+
+@pytest.mark.parametrize("fakes", ["repaired", "generated", "both"])
+def test_fakes_of_different_texts_are_refused(fakes):
+    """With cross-entropy: the denoising term alone looks at real pairs only."""
+    schedules = {m: linear() for m in SHAPES}
+    problem = Problem(
+        schedules=schedules,
+        time_sampler=TimeSampler(num_timesteps=1000),
+        denoise=lambda x, t, cond: x,
+        residual=lambda h: residual(h, schedules),
+    )
+    spec = ObjectiveSpec(**{**SPEC, "fakes": fakes})
+    text = {m: jnp.zeros((8, 4)) for m in SHAPES}
+    texts = Texts(real=text, generated=None, none={m: x[:1] for m, x in text.items()})
+    with pytest.raises(ValueError, match=f"'{fakes}' pair sounds and pictures of different texts"):
+        args = (None, jax.random.key(0), jnp.int32(0), problem, spec, texts)
+        objective(_SamePair(), _pair(6), *args)
 
 
 def test_bad_objectives_are_named():
