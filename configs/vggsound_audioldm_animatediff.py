@@ -162,6 +162,7 @@ def set_sampling(config: Any, sampler: str) -> None:
     config.sample.update(
         {
             "batch_size": 1,
+            "num_media": 1000,  # what was asked for in words is to be seen and heard, all of it
             "num_steps": int(steps),
             "spacing": "leading",
             "offset": 1,

@@ -40,7 +40,7 @@ def base_model(config: Config, name: str) -> tuple[nnx.GraphDef, Any]:
     section = config.bases[name].copy_and_resolve_references()
     if is_pretrained(section):
         port, spec, _ = pretrained_base(config, name)
-        return definition(functools.partial(port.module, spec))
+        return definition(port.module, spec)
     noise: tuple[Schedule, ...] = (schedules(config)[name],) if name != JOINT else ()
     if name == JOINT:
         with section.unlocked():

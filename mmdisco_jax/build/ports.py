@@ -2,7 +2,6 @@
 """The networks of other libraries that this project has ported, by the class their configs name."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,7 +43,7 @@ class Port:
 
     def skeleton(self, spec: Any) -> tuple[nnx.GraphDef, nnx.State]:
         """Graph definition, and shapes of the parameters."""
-        return skeleton(functools.partial(self.module, spec))
+        return skeleton(self.module, spec)
 
 
 PORTS = {

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The config's section `super_resolution` to what trains it, and to what enlarges samples."""
 
-import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +66,7 @@ def super_resolution_model(config: Config) -> tuple[nnx.GraphDef, Any]:
             "6 with a learned variance."
         )
 
-    return definition(functools.partial(SuperResolution, spec))
+    return definition(SuperResolution, spec)
 
 
 def super_resolution_loss(

@@ -46,7 +46,7 @@ class VaeFrames:
 
     @functools.cached_property
     def _skeleton(self) -> tuple[nnx.GraphDef, nnx.State]:
-        return skeleton(functools.partial(AutoencoderKL, self.spec))
+        return skeleton(AutoencoderKL, self.spec)
 
     @property
     def abstract(self) -> nnx.State:

@@ -71,8 +71,8 @@ class VaeMel:
     @functools.cached_property
     def _skeletons(self) -> dict[str, tuple[nnx.GraphDef, nnx.State]]:
         return {
-            "vae": skeleton(functools.partial(AutoencoderKL, self.vae)),
-            "vocoder": skeleton(functools.partial(HifiGan, self.vocoder)),
+            "vae": skeleton(AutoencoderKL, self.vae),
+            "vocoder": skeleton(HifiGan, self.vocoder),
         }
 
     @property

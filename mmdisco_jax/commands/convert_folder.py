@@ -25,8 +25,9 @@ def convert_folder(source: str, target: Path) -> None:
     """Writes every ported component of a pipeline to a new folder, in the other layout.
 
     In both, a component has a folder with its config.json; its weights are diffusers' files, or
-    one `weights.safetensors` with this project's names. Tokenizers, schedulers and the index are
-    copied. What is not ported is left out, and named. There and back gives every tensor bit by bit.
+    one `weights.safetensors` with this project's names. Tokenizers and schedulers are copied. What
+    is not ported is left out, of the index too, and named. There and back gives every tensor bit by
+    bit.
 
     Raises:
       FileNotFoundError: the source lacks files.
@@ -49,9 +50,11 @@ def convert_folder(source: str, target: Path) -> None:
     plain = [name for name in kinds if name not in ported and not _has_weights(top / name)]
     for name in plain:
         shutil.copytree(top / name, partial / name, dirs_exist_ok=True)
-    shutil.copy(top / INDEX, partial / INDEX)
-    partial.rename(target)
     left = sorted(set(kinds) - set(ported) - set(plain))
+    # As diffusers writes a component that a pipeline does without.
+    index = read_json(top / INDEX) | {name: [None, None] for name in left}
+    (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    partial.rename(target)
     note = f"; not ported, left out: {', '.join(left)}" if left else ""
     print(f"{target}: {', '.join(sorted(ported))}, and {', '.join(sorted(plain))}{note}")
 

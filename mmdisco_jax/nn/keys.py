@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keys for the initial parameters of modules, and modules without any parameters yet."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import cast
 
 import jax
@@ -33,12 +34,13 @@ def param_keys(key: Array | int) -> nnx.Rngs:
     return cast(nnx.Rngs, _Keys(jax.random.key(key) if isinstance(key, int) else key))
 
 
-def skeleton(make: Callable[..., nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
-    """Graph definition and shapes of the parameters of the module that `make(rngs=...)` builds."""
-    return nnx.split(nnx.eval_shape(lambda: make(rngs=param_keys(0))))
+@functools.lru_cache(maxsize=32)  # a large network takes seconds
+def skeleton(make: Callable[..., nnx.Module], *args: Hashable) -> tuple[nnx.GraphDef, nnx.State]:
+    """Graph definition and shapes of the parameters of the module `make(*args, rngs=...)`."""
+    return nnx.split(nnx.eval_shape(lambda: make(*args, rngs=param_keys(0))))
 
 
-def definition(make: Callable[..., nnx.Module]) -> tuple[nnx.GraphDef, Init]:
+def definition(make: Callable[..., nnx.Module], *args: Hashable) -> tuple[nnx.GraphDef, Init]:
     """Graph definition, and a compiled function key -> random parameters, of such a module."""
-    graphdef, _ = skeleton(make)
-    return graphdef, jax.jit(lambda key: nnx.split(make(rngs=param_keys(key)))[1])
+    graphdef, _ = skeleton(make, *args)
+    return graphdef, jax.jit(lambda key: nnx.split(make(*args, rngs=param_keys(key)))[1])

@@ -28,6 +28,7 @@ from mmdisco_jax.base_models.mm_diffusion_spec import (
     draw_shifts,
 )
 from mmdisco_jax.nn.activations import Dropout
+from mmdisco_jax.nn.keys import param_keys, skeleton
 from mmdisco_jax.porting.load import load_module, strip_prefix, to_torch
 from mmdisco_jax.porting.names import torch_tensor
 from tests.randoms import random_module, random_params
@@ -51,7 +52,7 @@ T = jnp.array([3, 700])
 
 @functools.cache
 def _abstract(spec: MMDiffusionSpec = SMALL) -> tuple[nnx.GraphDef, nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: MultimodalUNet(spec, rngs=nnx.Rngs(0))))
+    return skeleton(MultimodalUNet, spec)
 
 
 def _pair(batch: int = 2, frames: int = 4, side: int = 4, length: int = 24) -> dict:
@@ -103,7 +104,7 @@ def _stage(remat: str) -> tuple[nnx.GraphDef, nnx.State]:
     spec = dataclasses.replace(SMALL, remat=remat, video_type="3d")
 
     def make() -> nnx.List:
-        rngs = nnx.Rngs(0)
+        rngs = param_keys(0)
         res = ResBlock(4, 4, spec, index=0, dilation=2, audio_attention=True, rngs=rngs)
         return nnx.List([res, CrossAttentionBlock(4, spec, index=0, window=2, rngs=rngs)])
 
@@ -236,13 +237,13 @@ def test_shifts_are_uniform_within_each_window():
 @pytest.fixture(scope="module")
 def official() -> dict[str, np.ndarray]:
     """A state dict of the small network, saved as data-parallel training does."""
-    network = random_module(lambda: MultimodalUNet(SMALL, rngs=nnx.Rngs(0)))
+    network = random_module(lambda: MultimodalUNet(SMALL, rngs=param_keys(0)))
     return {f"module.{name}": x for name, x in to_torch(nnx.split(network)[1]).items()}
 
 
 def _load(tensors) -> MultimodalUNet:
     return load_module(
-        lambda: MultimodalUNet(SMALL, rngs=nnx.Rngs(0)), strip_prefix(tensors, "module.")
+        lambda: MultimodalUNet(SMALL, rngs=param_keys(0)), strip_prefix(tensors, "module.")
     )
 
 
@@ -322,6 +323,6 @@ def test_a_bad_option_is_named(change: dict, message: str):
 def test_the_registry_builds_it():
     spec = {field.name: getattr(SMALL, field.name) for field in dataclasses.fields(SMALL)}
     make = BASE_MODELS.get("mm_diffusion")
-    built = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0), **spec))
+    built = nnx.eval_shape(lambda: make(rngs=param_keys(0), **spec))
     assert isinstance(built, MultimodalUNet)
     assert built.spec == SMALL

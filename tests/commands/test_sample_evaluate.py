@@ -67,14 +67,12 @@ def test_samples_are_clips_of_the_right_kind(sampled):
 
 
 def test_a_sample_depends_on_its_index_alone(config, sampled, tmp_path):
-    other = config.copy_and_resolve_references()
+    other = _only("guided", config)
     other.sample.batch_size = 3
     sample.run(other, tmp_path)
-    for variant in config.sample.variants:
-        a, b = read_all(sampled / variant), read_all(tmp_path / variant)
-        # Matrix products of another batch size may round differently by one level.
-        worst = np.abs(a["video"].astype(int) - b["video"].astype(int)).max()
-        assert worst <= 1
+    a, b = read_all(sampled / "guided"), read_all(tmp_path / "guided")
+    # Matrix products of another batch size may round differently by one level.
+    assert np.abs(a["video"].astype(int) - b["video"].astype(int)).max() <= 1
 
 
 def _only(variant, config):

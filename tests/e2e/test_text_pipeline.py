@@ -22,8 +22,10 @@ from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
 from mmdisco_jax.training.weights import save_weights
 from tests.e2e import tiny_pipelines as tiny
 from tests.golden.checker import relative_error
+from tests.randoms import random_params
 
 PROMPTS = ("a dog barks in the rain", "../../x 🔥", "a dog barks in the rain")
+LOUDER = 3
 _TO_TORCH = {"audio": (0, 3, 1, 2), "video": (0, 4, 1, 2, 3)}
 
 
@@ -44,14 +46,12 @@ def config(pipelines) -> Any:
     config.weights.discriminator = str(folder / "discriminator.safetensors")
     config.sample.variants.guided.scales.update(audio=50.0, video=50.0)
     config.sample.update(batch_size=2, prompts=PROMPTS, num_media=3)
-    params = build.discriminator(config)[1](jax.random.key(0))
-    noisy = jax.tree.map(
-        lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), params
-    )
+    init = build.discriminator(config)[1]
+    params = random_params(jax.eval_shape(init, jax.random.key(0)))
     # A random discriminator says little: louder, so that no one could take it for rounding.
-    last = noisy["network"]["last_linear"]["kernel"]
-    last[...] = 30 * last[...]
-    save_weights(config.weights.discriminator, noisy, {})
+    last = params["network"]["last_linear"]["kernel"]
+    last[...] = LOUDER * last[...]
+    save_weights(config.weights.discriminator, params, {})
     return config
 
 
@@ -125,6 +125,24 @@ def test_samples_are_those_of_the_pytorch_modules(config, pipelines, variant):
     if variant == "guided":  # the guidance is no rounding
         plain = _reference(config, pipelines[1], False)
         assert all(relative_error(plain[m], wanted[m]) > 0.02 for m in plain)
+
+
+def test_converted_pipelines_convert_back_bit_by_bit(config, pipelines, tmp_path):
+    """And diffusers reads what comes out."""
+    for name, saved in pipelines[1].items():
+        chosen: Any = convert_config.get_config("diffusers")
+        chosen.convert.update(source=config.weights[name], target="back")
+        convert.run(chosen, tmp_path / name)
+        back = type(saved).from_pretrained(tmp_path / name / "back")
+        parts = ["text_encoder", "unet", "vae", *(["vocoder"] if name == "audio" else [])]
+        modules = {k for k, v in back.components.items() if isinstance(v, torch.nn.Module)}
+        assert modules == set(parts)  # the adapter is in the U-Net
+        for part in parts:
+            module = saved.components[part]
+            found = back.components[part].state_dict()
+            assert found.keys() == module.state_dict().keys(), part
+            for key, tensor in module.state_dict().items():
+                assert torch.equal(found[key], tensor), (part, key)
 
 
 @pytest.mark.slow

@@ -2,11 +2,11 @@
 """Golden kind "mmdisco_mm_diffusion_sample": DPM-Solver++ with and without a discriminator."""
 
 import numpy as np
-from flax import nnx
 
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.official import OfficialDiscriminator
 from mmdisco_jax.guidance.joint import joint
+from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.porting.load import load_module
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.samplers.dpm_solver import DPMSolver
@@ -24,7 +24,7 @@ def _log_ratio(golden: Golden) -> LogRatioFn:
     weights = golden.weights()
     weights["last_linear.weight"] *= golden.require("last_linear_weight_scale")
     spec = spec_of(golden.require("config"))
-    network = load_module(lambda: OfficialDiscriminator(spec, rngs=nnx.Rngs(0)), weights)
+    network = load_module(lambda: OfficialDiscriminator(spec, rngs=param_keys(0)), weights)
 
     def h(x: AV, t: Array, cond: None) -> Array:
         del cond
