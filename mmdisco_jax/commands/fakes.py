@@ -56,15 +56,21 @@ def write_fakes(config: Config, workdir: Path) -> dict:
 
 
 class _Told:
-    """The captions that fakes are made from: fake i has that of training clip i, over and over."""
+    """The captions that fakes are made from: the training clips', shuffled, over and over.
+
+    Shuffled, for the clips of one video follow each other, and a fake's caption must not depend on
+    how many there will be.
+    """
 
     def __init__(self, config: Config):
         self._read, self._source = build.texts(config), build.clips(config, "train")
         self._no_text = embedded(self._read, [config.sample.negative_prompt])
+        self._order = np.random.default_rng(0).permutation(len(self._source))
 
     def texts(self, first: int, size: int) -> Arrays:
-        numbers = np.arange(first, first + size) % len(self._source)
-        return embedded(self._read, [str(self._source[int(i)]["caption"]) for i in numbers])
+        numbers = self._order[np.arange(first, first + size) % len(self._order)]
+        captions = [str(self._source[int(i)].get("caption", "")) for i in numbers]
+        return embedded(self._read, captions)
 
     def conditions(self, texts: Arrays) -> dict[str, Any]:
         """As `build.sampler`'s programs take them, float32."""
@@ -82,8 +88,11 @@ def _made_by(config: Config) -> dict:
     # How many, how they are shown and what is allowed does not decide what they are.
     for name in ("num_samples", "num_media", "force_schedule"):
         settings.pop(name)
-    return {
+    made_by = {
         "weights": build.base_digests(config),
         "first_index": config.fakes.first_index,
         "sample": settings,
     }
+    if config.texts:
+        made_by["captions"] = build.clips(config, "train").directory.parent.name
+    return made_by

@@ -49,8 +49,7 @@ class PromptTokenizer:
           ValueError: a bad prompt, or none.
         """
         cleaned = clean_prompts([prompts] if isinstance(prompts, str) else prompts)
-        for number, prompt in enumerate(cleaned, start=1):
-            self._warn_if_cut(number, prompt)
+        self._warn_of_cuts(cleaned)
         out = self.tokenizer(
             cleaned,
             padding="max_length",
@@ -61,14 +60,18 @@ class PromptTokenizer:
         )
         return Tokens(out["input_ids"].astype(np.int32), out["attention_mask"].astype(np.int32))
 
-    def _warn_if_cut(self, number: int, prompt: str) -> None:
+    def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
+        """Quotes the first prompt that is cut, and counts the others."""
         room = self.length - self.tokenizer.num_special_tokens_to_add()
-        ids = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
-        if len(ids) > room:
+        all_ids = self.tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
+        cut = [number for number, ids in enumerate(all_ids) if len(ids) > room]
+        if cut:
+            prompt, ids = prompts[cut[0]], all_ids[cut[0]]
             lost = _quoted(self.tokenizer.decode(ids[room:]))
+            others = f"; {len(cut) - 1} more are cut" if len(cut) > 1 else ""
             warnings.warn(
-                f"prompt {number} ({_quoted(prompt)}) has {len(ids)} tokens and the encoder reads "
-                f"{room}: it does not see {lost}.",
+                f"prompt {cut[0] + 1} ({_quoted(prompt)}) has {len(ids)} tokens and the encoder "
+                f"reads {room}: it does not see {lost}{others}.",
                 stacklevel=3,
             )
 

@@ -66,7 +66,8 @@ def test_from_captioned_clips_to_scores(media, tmp_path):
     config.weights.discriminator = str(tmp_path / "discriminator" / "weights.safetensors")
     config.sample.update(prompts=("a ball", "rain"), samples_per_prompt=4, batch_size=4)
     sample.run(config, tmp_path / "samples")
-    config.evaluate.update(num_real=8, replicates=50)
+    # One video is held out: too few clips for distances of sets.
+    config.evaluate.update(num_real=8, replicates=50, metrics=("av_align",))
     evaluate.run(config, tmp_path / "samples")
     rows = json.loads((tmp_path / "samples" / "metrics.json").read_text())["rows"]
     assert set(rows) == {"real", "independent", "guided"}

@@ -62,9 +62,12 @@ def test_marks_padding_and_mask(folder: Path, kind, marks):
 def test_what_is_cut_is_said(folder: Path, kind, room):
     tokenizer = load_tokenizer(folder / kind / "tokenizer", length=room + 2)
     message = rf"prompt 2 .* the encoder reads {room}: it does not see 'rain the thunder'"
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=message + r"\.$"):
         tokens = tokenizer(["dog dog dog", "dog dog dog rain the thunder"])
     assert np.array_equal(tokens.ids[0], tokens.ids[1])
+    with pytest.warns(UserWarning, match=message + "; 2 more are cut") as told:
+        tokenizer(["dog", *3 * ["dog dog dog rain the thunder"]])
+    assert len(told) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tokenizer(["dog dog dog"])
