@@ -100,7 +100,6 @@ def reference(config: dict[str, Any]) -> Any:
                 normal("label", 2, 5),
             ),
             id="other",
-            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -131,7 +130,6 @@ RELEASED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RELEASED)
 def test_names_shapes_and_count_at_the_released_sizes(name: str):
     torch = importlib.import_module("torch")

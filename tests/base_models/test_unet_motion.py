@@ -93,8 +93,10 @@ def inputs(channels: int, height: int = 5) -> tuple:
     return normal("clip", 2, 3, height, 4, channels), T, normal("text", 2, 3, 6), None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("config", [OLD, DEEP], ids=["old", "deep"])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(OLD, id="old"), pytest.param(DEEP, id="deep", marks=pytest.mark.slow)],
+)
 def test_prediction_and_input_gradient_are_diffusers(config: dict):
     network = diffusers().UNetMotionModel(**config)
     spec = spec_from_config(dict(network.config))
@@ -143,7 +145,6 @@ def test_positions_are_diffusers():
     np.testing.assert_allclose(ours(jnp.asarray(x)), official(12, 7)(torch.tensor(x)), atol=1e-6)
 
 
-@pytest.mark.slow
 def test_names_shapes_and_count_at_the_released_size():
     """Stable Diffusion 1.5 with the motion adapter v1-5-2, whose config is diffusers' default."""
     torch, module = importlib.import_module("torch"), diffusers()
