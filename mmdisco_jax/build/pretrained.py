@@ -58,6 +58,47 @@ def root(config: Config, source: str, *models: str, others: tuple[str, ...] = ()
     return locate(text, models=models, others=others, setting=f"config.weights.{source}")
 
 
+def require_sources(config: Config) -> None:
+    """Sees to it that all components the config reads are on this machine.
+
+    What is not is downloaded, once for each source; what cannot be is one error.
+
+    Raises:
+      FileNotFoundError: each missing file, and where to put it.
+    """
+    wanted: dict[str, tuple[list[str], list[str]]] = {}
+
+    def want(source: str, *models: str, others: tuple[str, ...] = ()) -> None:
+        found = wanted.setdefault(source, ([], []))
+        found[0].extend(models)
+        found[1].extend(others)
+
+    for section in config.texts.values():
+        want(section.weights, section.folder, others=(section.tokenizer,))
+    for section in config.codecs.values():
+        if is_pretrained(section):
+            want(section.weights, *(section[k] for k in ("folder", "vocoder") if k in section))
+    for name, section in config.bases.items():
+        if is_pretrained(section):
+            want(name, section.folder)
+            if section.adapter and not _moves(config, name):
+                want(section.adapter, "")
+    lacking = []
+    for source, (models, others) in wanted.items():
+        try:
+            root(config, source, *models, others=tuple(others))
+        except FileNotFoundError as error:
+            lacking.append(str(error))
+    if lacking:
+        raise FileNotFoundError("\n".join(lacking))
+
+
+def _moves(config: Config, name: str) -> bool:
+    """Whether the base model is here and is a motion U-Net as it is, without its adapter."""
+    path = Path(config.weights[name]) / config.bases[name].folder / _CONFIG
+    return path.is_file() and read_json(path).get("_class_name") == "UNetMotionModel"
+
+
 def part(config: Config, source: str, folder: str, kind: str = "") -> Part:
     """A component of `config.weights[source]`, which is downloaded if need be.
 

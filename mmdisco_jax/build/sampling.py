@@ -2,6 +2,8 @@
 """Config sections to sampling programs."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from mmdisco_jax.build.models import (
     log_ratio_fn,
     sample_shapes,
 )
+from mmdisco_jax.build.pretrained import require_sources
 from mmdisco_jax.build.provenance import check_schedules
 from mmdisco_jax.build.sections import Config, named, schedules
 from mmdisco_jax.guidance.classifier_free import classifier_free
@@ -183,6 +186,23 @@ def variant_settings(config: Config, variant: str) -> Config:
                 chosen.samplers[m] = section.copy_and_resolve_references()
     chosen.update(variants[variant])
     return chosen
+
+
+def require_files(config: Config, variants: Sequence[str] = ()) -> None:
+    """Sees to it that all files for these variants are here, before any work starts.
+
+    Raises:
+      FileNotFoundError: each file that is missing, and where it should be.
+    """
+    for variant in filter(lambda name: is_guided(config, name), variants):
+        settings = variant_settings(config, variant)
+        path = settings.discriminator_weights or config.weights.discriminator
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"config.weights.discriminator={path!r}: no such file. Train a discriminator, or "
+                "convert a released one, and name its file."
+            )
+    require_sources(config)
 
 
 def discriminator_params(config: Config, variant: str) -> Any:

@@ -26,6 +26,8 @@ def run(config: Config, workdir: Path) -> None:
     The report (preflight.json, preflight.html) is written before a file that the options do not
     allow stops the run, and again when all files are cut.
     """
+    if config.data.latents or config.fakes.num_samples:
+        build.require_files(config)
     summary = prepare(
         config.data.name,
         build.data_dir(config),

@@ -69,6 +69,25 @@ def media_stem(config: Config, number: int) -> str:
 def encode_prompts(config: Config) -> Prompts | None:
     """The config's prompts by its text encoders, each text once; None for models without text.
 
+    ValueError as of `check_prompts`.
+    """
+    texts = check_prompts(config)
+    if texts is None:
+        return None
+    distinct = sorted(set(texts))
+    encoded = jax.device_get({m: encode(distinct) for m, encode in build.texts(config).items()})
+    places = np.array([distinct.index(text) for text in texts])
+    return Prompts(
+        texts=tuple(texts[:-1]),
+        per_prompt=config.sample.samples_per_prompt,
+        embeddings={m: x[places[:-1]] for m, x in encoded.items()},
+        no_text={m: x[places[-1:]] for m, x in encoded.items()},
+    )
+
+
+def check_prompts(config: Config) -> list[str] | None:
+    """The config's prompts, cleaned, and then its negative one; None for models without text.
+
     Raises:
       ValueError: prompts for models without text, or none for those with; a bad prompt.
     """
@@ -84,13 +103,4 @@ def encode_prompts(config: Config) -> Prompts | None:
         raise ValueError('models that read text need prompts: --prompts="a dog barks", or a file.')
     if per_prompt < 1:
         raise ValueError(f"sample.samples_per_prompt must be at least 1, got {per_prompt}.")
-    texts = clean_prompts([*given, config.sample.negative_prompt])
-    distinct = sorted(set(texts))
-    encoded = jax.device_get({m: encode(distinct) for m, encode in build.texts(config).items()})
-    places = np.array([distinct.index(text) for text in texts])
-    return Prompts(
-        texts=tuple(texts[:-1]),
-        per_prompt=per_prompt,
-        embeddings={m: x[places[:-1]] for m, x in encoded.items()},
-        no_text={m: x[places[-1:]] for m, x in encoded.items()},
-    )
+    return clean_prompts([*given, config.sample.negative_prompt])

@@ -18,7 +18,7 @@ from mmdisco_jax.build import Config
 from mmdisco_jax.commands.compile_clock import CompileClock
 from mmdisco_jax.commands.conditions import Given, read_each_given
 from mmdisco_jax.commands.gallery import write_page
-from mmdisco_jax.commands.prompts import Prompts, encode_prompts, media_stem
+from mmdisco_jax.commands.prompts import Prompts, check_prompts, encode_prompts, media_stem
 from mmdisco_jax.commands.upscale import enlarger
 from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
@@ -51,14 +51,17 @@ def run(config: Config, workdir: Path) -> None:
     """
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=1, sort_keys=True)
     mesh, names = _mesh(config), build.variant_names(config)
+    check_prompts(config)
+    build.require_files(config, names)
     given, prompts = read_each_given(config, names), encode_prompts(config)
     told = {name: _Told(given=given[name], prompts=prompts) for name in names}
     _, base_params = build.bases(config, mesh)
+    discriminators = {name: build.discriminator_params(config, name) for name in names}
     _claim(workdir, config, given)
     timing = {}
     for variant in names:
         timing[variant] = _sample_variant(
-            config, workdir / variant, base_params, mesh, told[variant]
+            config, workdir / variant, (base_params, discriminators[variant]), mesh, told[variant]
         )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("all samples are written")
@@ -95,11 +98,14 @@ def _claim(workdir: Path, config: Config, given: dict[str, Given | None]) -> Non
 def _sample_variant(
     config: Config,
     folder: Path,
-    base_params: Any,
+    weights: tuple,
     mesh: Mesh,
     told: _Told,
 ) -> dict:
-    """Fills `folder`, named as its variant, with shards; seconds spent compiling and running."""
+    """Fills `folder`, named as its variant, with shards; seconds spent compiling and running.
+
+    weights: of the base models, and of the discriminator.
+    """
     variant, given = folder.name, told.given
     settings = build.variant_settings(config, variant)
     size = settings.batch_size
@@ -111,7 +117,6 @@ def _sample_variant(
     codecs = build.codecs(config)
     programs = build.sampler(config, variant)
     enlarge = enlarger(config)
-    weights = (base_params, build.discriminator_params(config, variant))
     weights, cut = _placed(weights, mesh, size)
 
     def arguments(numbers: np.ndarray) -> tuple:

@@ -117,7 +117,9 @@ def _downloaded(
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        names = HfApi().list_repo_files(source, revision=revision)
+        # `list_repo_files` tries for half a minute where there is no network, and says so.
+        found = HfApi().model_info(source, revision=revision).siblings or []
+        names = [file.rfilename for file in found]
         folder = Path(
             snapshot_download(source, revision=revision, allow_patterns=wanted.choose(names))
         )

@@ -16,6 +16,8 @@ from tests.training import processes
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=configs/bounce.py"
 TEXT = "--config=configs/vggsound_audioldm_animatediff.py"
+FOUND = "--config.weights.discriminator=README.md"  # a file; it is not read in vain
+LOST = [f"--config.weights.{name}=/no/where" for name in ("audio", "video", "motion")]
 
 
 def call(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -57,8 +59,12 @@ def _main(arguments: list[str], stderr: str) -> None:
         (("sample", TEXT, "--workdir={}", "--prompts=no.txt"), "no.txt: no such file of prompts"),
         (("sample", TEXT, "--workdir={}", "--prompts=" + 20_000 * "x"), "20000 characters"),
         (
-            (*("sample", TEXT, "--workdir={}", "--prompts=a"), "--config.weights.audio=/no/where"),
-            "config.weights.audio='/no/where': no such folder",
+            ("sample", TEXT, "--workdir={}", "--prompts=a", "--config.weights.discriminator=no"),
+            "config.weights.discriminator='no': no such file. Train a discriminator, or convert",
+        ),
+        (
+            (*("sample", TEXT, "--workdir={}", "--prompts=a", FOUND), *LOST),
+            "config.weights.motion='/no/where': no such folder",
         ),
     ],
 )

@@ -321,7 +321,8 @@ def test_sample_enlarges_each_clip_by_its_index(config, tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "enlarger", lambda config: enlarge)
     monkeypatch.setattr(build, "sampler", lambda *_: Drawn())
     folder = tmp_path / "independent"
-    sample._sample_variant(chosen, folder, None, mesh, sample._Told(given=None, prompts=None))
+    told = sample._Told(given=None, prompts=None)
+    sample._sample_variant(chosen, folder, (None, None), mesh, told)
     assert asked == [[0, 1], [2]]  # the third batch place is no sample, and costs nothing
     video = read_all(folder)["video"]
     assert video.shape == (3, 2, HIGH, HIGH, 3)

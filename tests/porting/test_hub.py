@@ -4,6 +4,8 @@
 import fnmatch
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -50,13 +52,16 @@ class Hub:
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: self)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
 
-    def list_repo_files(self, source: str, revision: str | None) -> list[str]:
+    def names(self) -> list[str]:
         files = [path for path in self.repository.rglob("*") if path.is_file()]
         return [path.relative_to(self.repository).as_posix() for path in files]
 
+    def model_info(self, source: str, revision: str | None) -> Any:
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=n) for n in self.names()])
+
     def snapshot_download(self, source, *, revision, allow_patterns):
         self.asked += allow_patterns
-        for name in self.list_repo_files(source, revision):
+        for name in self.names():
             if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
                 path = snapshot(self.cache) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
