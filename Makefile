@@ -8,6 +8,9 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
 export PYTHONDONTWRITEBYTECODE :=
 
+IMPORTED := import flax.nnx, grain.python, librosa, matplotlib.pyplot, optax, orbax.checkpoint, \
+	scipy.signal, scipy.stats, tensorflow_datasets, transformers.models.auto.tokenization_auto
+
 .PHONY: demo test test-slow lint types check clean
 
 $(VENV)/run: requirements.txt
@@ -16,8 +19,9 @@ $(VENV)/run: requirements.txt
 	touch $@
 
 # PyTorch is a test dependency only: the ports are compared with reference modules on the CPU.
+# What has been installed is imported meanwhile, so that each of the tests' processes need not.
 $(VENV)/dev: $(VENV)/run tests/requirements.txt
-	$(PIP) -r tests/requirements.txt
+	$(PY) -c "$(IMPORTED)" & $(PIP) -r tests/requirements.txt && wait
 	touch $@
 
 demo: $(VENV)/run

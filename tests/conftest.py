@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all tests share: programs that are compiled once a session."""
 
+import gc
 import os
 
 import jax
@@ -10,6 +11,10 @@ import pytest
 if jax.__version_info__ < (0, 11):
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+
+
+# Tracing makes many objects and little garbage.
+gc.set_threshold(50_000, 50, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,8 +39,8 @@ def compiled_once(tmp_path_factory):
 
 # Many small programs, each run once or twice: compiling them well costs more than it saves.
 _COMPILED_FAST = (
-    *("base_models", "codecs", "commands", "contracts", "discriminator", "e2e", "nn"),
-    *("samplers", "text"),
+    *("base_models", "codecs", "commands", "contracts", "discriminator", "e2e", "guidance", "nn"),
+    *("process", "samplers", "tests", "text", "training"),
 )
 
 

@@ -88,6 +88,7 @@ def test_a_run_leaves_weights_config_report_and_metrics(config, trained):
 def test_cached_latents_train_as_clips_do(config, tmp_path):
     plain = config.copy_and_resolve_references()
     plain.data.flip = "off"
+    plain.train.save_every = STEPS
     cached = plain.copy_and_resolve_references()
     cached.data.latents = str(tmp_path / "latents")
     assert write_latents(cached)["examples"] == 16
