@@ -65,6 +65,8 @@ def test_what_is_cut_is_said(folder: Path, kind, room):
     with pytest.warns(UserWarning, match=message + r"\.$"):
         tokens = tokenizer(["dog dog dog", "dog dog dog rain the thunder"])
     assert np.array_equal(tokens.ids[0], tokens.ids[1])
+    with pytest.warns(UserWarning, match="it does not see 'rain'"):
+        tokenizer(["dog dog dog rain"])  # one too many
     with pytest.warns(UserWarning, match=message + "; 2 more are cut") as told:
         tokenizer(["dog", *3 * ["dog dog dog rain the thunder"]])
     assert len(told) == 1
