@@ -11,7 +11,8 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from mmdisco_jax import parallel
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
-from tests.training import processes, toy
+from tests.support import toy_training as toy
+from tests.support import training_processes as processes
 
 MESH = AbstractMesh((2, 4), parallel.AXES)
 

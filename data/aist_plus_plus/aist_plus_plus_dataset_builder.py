@@ -4,8 +4,8 @@
 import dataclasses
 import re
 
-from mmdisco_jax.inputs.entries import Entry, scan, split_by_folder
-from mmdisco_jax.inputs.media_builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.entries import Entry, scan, split_by_folder
 
 # Of AIST's file names, such as gBR_sBM_c01_d04_mBR0_ch01: the camera.
 _CAMERA = re.compile(r"_c\d+(?=_)")

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data.bounce import physics
+from mmdisco_jax.worlds.bounce import physics
 
 # Each split owns a block of indices, so no clip is in two splits, whatever their sizes.
 FIRST_INDEX = {"train": 0, "test": 10_000_000}

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.bounce import physics
 from data.bounce.bounce_dataset_builder import FIRST_INDEX, clip_index
+from mmdisco_jax.worlds.bounce import physics
 
 
 def export_media(

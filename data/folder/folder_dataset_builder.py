@@ -3,8 +3,8 @@
 
 import dataclasses
 
-from mmdisco_jax.inputs.entries import Entry, read_csv, read_list, scan
-from mmdisco_jax.inputs.media_builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.entries import Entry, read_csv, read_list, scan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

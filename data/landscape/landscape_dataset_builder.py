@@ -4,8 +4,8 @@
 import dataclasses
 import re
 
-from mmdisco_jax.inputs.entries import Entry, scan, split_by_folder
-from mmdisco_jax.inputs.media_builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.entries import Entry, scan, split_by_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

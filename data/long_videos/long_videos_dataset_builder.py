@@ -8,8 +8,8 @@ go to train, eval and test. Theirs are cut at key frames and so drift in length;
 
 import dataclasses
 
-from mmdisco_jax.inputs.entries import Entry, scan
-from mmdisco_jax.inputs.media_builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.entries import Entry, scan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

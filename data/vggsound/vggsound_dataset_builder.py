@@ -5,8 +5,8 @@ import csv
 import dataclasses
 from pathlib import Path
 
-from mmdisco_jax.inputs.entries import Entry, scan
-from mmdisco_jax.inputs.media_builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.builder import MediaBuilder, MediaOptions
+from mmdisco_jax.media.entries import Entry, scan
 
 _CLIP_SECONDS = 10
 _COLUMNS = 4  # YouTube id, start in seconds, label, split; no header

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdisco_jax.build.sections import Config
-from mmdisco_jax.inputs import DATASETS
+from mmdisco_jax.datasets import DATASETS
 from mmdisco_jax.inputs.cache import open_cache
 from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.inputs.transforms import FLIPS

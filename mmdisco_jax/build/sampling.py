@@ -26,7 +26,7 @@ from mmdisco_jax.build.provenance import check_schedules
 from mmdisco_jax.build.sections import Config, named, schedules
 from mmdisco_jax.guidance.classifier_free import classifier_free
 from mmdisco_jax.guidance.joint import Plan, PlannedJoint, ResidualFn, guided_by, residual
-from mmdisco_jax.inputs.media import ClipSpec
+from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.api import Times, noise_only

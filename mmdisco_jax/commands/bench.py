@@ -18,8 +18,8 @@ from mmdisco_jax.commands.estimate import estimate, training_step
 from mmdisco_jax.commands.text_cost import text_step
 from mmdisco_jax.discriminator.official import PRESETS
 from mmdisco_jax.discriminator.official_pair import OfficialPair
-from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.guidance.joint import joint, residual
+from mmdisco_jax.io import write_bytes
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.training.state import init_state

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
-from mmdisco_jax.inputs.conditions import read_conditions
+from mmdisco_jax.media.conditions import read_conditions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from mmdisco_jax.build import Config
 from mmdisco_jax.commands.compile_clock import timing_note
 from mmdisco_jax.commands.gallery import write_page
 from mmdisco_jax.commands.levels import write_levels
-from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.gallery_page import GalleryTable
+from mmdisco_jax.io import write_bytes
 from mmdisco_jax.metrics import METRICS
 from mmdisco_jax.metrics.api import Batch, Context, Result
 

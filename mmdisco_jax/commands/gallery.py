@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data.bounce import physics
 from mmdisco_jax import build
 from mmdisco_jax.base_models.joint import JOINT
 from mmdisco_jax.build import Config
@@ -14,8 +13,10 @@ from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.gallery import write_gallery
 from mmdisco_jax.export.gallery_page import GalleryClip, GalleryPage, GallerySeed, GalleryTable
 from mmdisco_jax.export.plots import write_film_strip, write_spectrogram
-from mmdisco_jax.metrics import av_align, bounce
+from mmdisco_jax.metrics import av_align
 from mmdisco_jax.metrics.matching import match
+from mmdisco_jax.worlds.bounce import measures as bounce
+from mmdisco_jax.worlds.bounce import physics
 
 _NOISE = "Each clip of a row starts from the same noise."
 _TWO_MODELS = (

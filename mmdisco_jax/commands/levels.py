@@ -12,8 +12,8 @@ from rich.table import Table
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.discriminator.levels import measure_levels
-from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.guidance.joint import residual
+from mmdisco_jax.io import write_bytes
 
 _BATCH = 32
 

@@ -12,12 +12,12 @@ from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.fakes import write_fakes
 from mmdisco_jax.commands.latents import write_latents
-from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.preflight_page import PreflightFile, preflight_html
-from mmdisco_jax.inputs.inspection import PROBLEMS
-from mmdisco_jax.inputs.policies import ACTIONS, counts
-from mmdisco_jax.inputs.preflight import Row
-from mmdisco_jax.inputs.prepare import REPORT_FILE, prepare, reports
+from mmdisco_jax.io import write_bytes
+from mmdisco_jax.media.inspection import PROBLEMS
+from mmdisco_jax.media.policies import ACTIONS, counts
+from mmdisco_jax.media.preflight import Row
+from mmdisco_jax.media.prepare import REPORT_FILE, prepare, reports
 
 
 def run(config: Config, workdir: Path) -> None:

@@ -20,10 +20,10 @@ from mmdisco_jax.commands.conditions import Given, read_each_given
 from mmdisco_jax.commands.gallery import write_page
 from mmdisco_jax.commands.prompts import Prompts, check_prompts, encode_prompts, media_stem
 from mmdisco_jax.commands.upscale import enlarger
-from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
 from mmdisco_jax.export.convert import waveform_to_int16
 from mmdisco_jax.export.media import write_mp4, write_wav
+from mmdisco_jax.io import write_bytes
 from mmdisco_jax.types import AV
 
 

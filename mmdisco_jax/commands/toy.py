@@ -12,12 +12,9 @@ from flax import nnx
 from scipy.spatial.distance import cdist
 
 from mmdisco_jax import build
-from mmdisco_jax.base_models.toy import ORDER, WORLDS, exact_bases, exact_log_ratio
 from mmdisco_jax.build import Config
-from mmdisco_jax.discriminator.toy import ToyDiscriminator, ToyDiscriminatorSpec
-from mmdisco_jax.export.atomic import write_bytes
-from mmdisco_jax.export.toy_figure import write_toy_figure
 from mmdisco_jax.guidance.joint import joint
+from mmdisco_jax.io import write_bytes
 from mmdisco_jax.metrics import bootstrap, kernel
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.schedules import Schedule
@@ -25,8 +22,11 @@ from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.grids import timesteps
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
 from mmdisco_jax.samplers.sample import sample
-from mmdisco_jax.training.toy import Problem, loss, trainer
 from mmdisco_jax.types import AV, LogRatioFn
+from mmdisco_jax.worlds.toy.discriminator import ToyDiscriminator, ToyDiscriminatorSpec
+from mmdisco_jax.worlds.toy.figure import write_toy_figure
+from mmdisco_jax.worlds.toy.mixtures import ORDER, WORLDS, exact_bases, exact_log_ratio
+from mmdisco_jax.worlds.toy.training import Problem, loss, trainer
 
 INDEPENDENT, EXACT, DATA = "independent", "exact log-ratio", "data"
 

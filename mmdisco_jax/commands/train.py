@@ -12,9 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mmdisco_jax import build, parallel
-from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.inputs.pipeline import make_train_iterator
 from mmdisco_jax.inputs.windows import WindowSize
+from mmdisco_jax.io import write_bytes
 from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import StoppedError
 from mmdisco_jax.training.metrics_log import read_metrics

@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from mmdisco_jax.export.atomic import replacing
+from mmdisco_jax.io import replacing
 
 Batch = dict[str, np.ndarray]
 

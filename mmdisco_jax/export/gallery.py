@@ -8,9 +8,9 @@ zipped or served as it is.
 import os
 from pathlib import Path
 
-from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.gallery_html import page_html
 from mmdisco_jax.export.gallery_page import GalleryClip, GalleryPage, GallerySeed, GalleryTable
+from mmdisco_jax.io import write_bytes
 
 __all__ = ["GalleryClip", "GalleryPage", "GallerySeed", "GalleryTable", "write_gallery"]
 

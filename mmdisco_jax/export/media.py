@@ -22,8 +22,8 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import ArrayLike, NDArray
 
-from mmdisco_jax.export.atomic import replacing, write_bytes
 from mmdisco_jax.export.convert import checked_waveform, waveform_to_int16
+from mmdisco_jax.io import replacing, write_bytes
 
 _AAC_RATES_HZ = (
     7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000,

@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from mmdisco_jax.export.atomic import write_bytes
 from mmdisco_jax.export.media import write_png
 from mmdisco_jax.export.spectrogram import FLOOR_DB, log_mel_db
+from mmdisco_jax.io import write_bytes
 
 _COLOUR_MAP = "magma"
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from tqdm import tqdm
 
-from mmdisco_jax.inputs.record_files import num_records, replace
+from mmdisco_jax.io import num_records, rename_durably
 
 _NOTE = "made_by.json"
 Arrays = dict[str, np.ndarray]
@@ -61,7 +61,7 @@ def write_cache(
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{_NOTE}.{os.getpid()}.part"
     temporary.write_text(json.dumps({"made_by": wanted, "count": count}, indent=1))
-    replace(temporary, folder / _NOTE)
+    rename_durably(temporary, folder / _NOTE)
     starts = range(process_index * shard_size, count, process_count * shard_size)
     for first in tqdm(starts, unit="shard", desc=desc):
         path, last = _shard(folder, first), min(first + shard_size, count)
@@ -164,4 +164,4 @@ def _write_shard(path: Path, arrays: Arrays, count: int) -> None:
             writer.write(save({name: np.asarray(x[i], order="C") for name, x in arrays.items()}))
     finally:
         writer.close()
-    replace(temporary, path)
+    rename_durably(temporary, path)

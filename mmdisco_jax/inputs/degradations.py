@@ -8,8 +8,8 @@ import cv2
 import grain
 import numpy as np
 
-from mmdisco_jax.inputs.picture import centred
 from mmdisco_jax.inputs.transforms import Example
+from mmdisco_jax.media.picture import centred
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

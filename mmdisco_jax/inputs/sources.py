@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 
-from mmdisco_jax.inputs import DATASETS
+from mmdisco_jax.datasets import DATASETS
 
 Example = dict[str, Any]
 _INFO_FILE = "dataset_info.json"

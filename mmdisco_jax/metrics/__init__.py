@@ -14,7 +14,7 @@ METRICS = Registry(
         "av_align_v2": "mmdisco_jax.metrics.av_align:make_v2",
         "av_align_v3": "mmdisco_jax.metrics.av_align:make_v3",
         "av_align_v4": "mmdisco_jax.metrics.av_align:make_v4",
-        "bounce": "mmdisco_jax.metrics.bounce:make",
+        "bounce": "mmdisco_jax.worlds.bounce.measures:make",
         "memorisation_audio": "mmdisco_jax.metrics.nearest:memorisation_audio",
         "memorisation_video": "mmdisco_jax.metrics.nearest:memorisation_video",
         "proxy_frechet_audio": "mmdisco_jax.metrics.set_distance:frechet_audio",

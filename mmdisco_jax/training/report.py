@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mmdisco_jax.export.atomic import write_bytes
+from mmdisco_jax.io import write_bytes
 
 Rows = Sequence[dict[str, Any]]
 # Bins of this metric are of the predicted probability "real"; its value is the share that was.

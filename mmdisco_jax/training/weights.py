@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mmdisco_jax.export.atomic import replacing
+from mmdisco_jax.io import replacing
 from mmdisco_jax.parallel import from_named_leaves, named_leaves
 
 _STORED = ("float32", "float16")

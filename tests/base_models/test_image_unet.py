@@ -36,7 +36,7 @@ from mmdisco_jax.porting.load import to_torch
 from mmdisco_jax.porting.names import torch_tensor
 from mmdisco_jax.process.noising import noisy
 from mmdisco_jax.process.schedules import linear
-from tests.randoms import random_module
+from tests.support.randoms import random_module
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys" / "mmdiffusion_sr64to256.json"
 NARROW = ImageUNetSpec(

@@ -31,7 +31,7 @@ from mmdisco_jax.nn.activations import Dropout
 from mmdisco_jax.nn.keys import param_keys, skeleton
 from mmdisco_jax.porting.load import load_module, strip_prefix, to_torch
 from mmdisco_jax.porting.names import torch_tensor
-from tests.randoms import random_module, random_params
+from tests.support.randoms import random_module, random_params
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys" / "mmdiffusion_base64.json"
 SMALL = MMDiffusionSpec(

@@ -12,7 +12,7 @@ from mmdisco_jax.base_models.losses import noise_prediction
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import linear
-from tests.randoms import random_module
+from tests.support.randoms import random_module
 
 VIDEO = {"sample_shape": (4, 8, 8, 3), "patch": (1, 4, 4), "patch_width": 8}
 AUDIO = {"sample_shape": (8, 6, 1), "patch": (2, 6), "patch_width": 0}

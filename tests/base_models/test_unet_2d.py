@@ -13,7 +13,8 @@ from flax import nnx
 
 from mmdisco_jax.base_models.unet_2d import UNet2D
 from mmdisco_jax.base_models.unet_2d_spec import PRESETS, UNet2DSpec, spec_from_config
-from tests.base_models.unets import (
+from tests.support.randoms import random_module
+from tests.support.unets import (
     finite,
     names,
     normal,
@@ -23,7 +24,6 @@ from tests.base_models.unets import (
     rngs,
     with_gradient,
 )
-from tests.randoms import random_module
 
 # As AudioLDM: the class beside the time, each second attention on the picture itself.
 AUDIO = {

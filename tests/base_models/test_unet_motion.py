@@ -24,7 +24,8 @@ from mmdisco_jax.base_models.unet_motion_spec import (
     spec_from_config,
     spec_with_adapter,
 )
-from tests.base_models.unets import (
+from tests.support.randoms import random_module
+from tests.support.unets import (
     finite,
     names,
     normal,
@@ -34,7 +35,6 @@ from tests.base_models.unets import (
     rngs,
     with_gradient,
 )
-from tests.randoms import random_module
 
 T = np.array([3, 811], np.int32)
 # As an old adapter: no motion in the middle.

@@ -22,9 +22,9 @@ from mmdisco_jax.codecs.autoencoder_kl import (
 )
 from mmdisco_jax.nn.keys import param_keys, skeleton
 from mmdisco_jax.porting.load import from_torch, to_torch
-from tests.codecs.reference import count, meta_shapes, port_shapes, randomised, tensors
 from tests.golden.checker import relative_error
-from tests.randoms import random_module
+from tests.support.codec_references import count, meta_shapes, port_shapes, randomised, tensors
+from tests.support.randoms import random_module
 
 # Levels, layers, group counts and channels differ; the last has neither attention nor 1x1s.
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -20,8 +20,8 @@ from mmdisco_jax.codecs.hifi_gan import (
 from mmdisco_jax.nn.keys import param_keys, skeleton
 from mmdisco_jax.porting.load import from_torch, to_torch
 from mmdisco_jax.porting.weight_norm import folded
-from tests.codecs.reference import count, meta_shapes, port_shapes, randomised, tensors
 from tests.golden.checker import relative_error
+from tests.support.codec_references import count, meta_shapes, port_shapes, randomised, tensors
 
 # Windows that exceed the rate by even and odd numbers and by none; with and without statistics.
 CONFIGS: dict[str, dict[str, Any]] = {

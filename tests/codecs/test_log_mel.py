@@ -8,9 +8,9 @@ import librosa
 import numpy as np
 import pytest
 
-from data.bounce import physics
 from mmdisco_jax.codecs.log_mel import LogMel
 from mmdisco_jax.codecs.pixels import Pixels
+from mmdisco_jax.worlds.bounce import physics
 
 CODEC = LogMel(
     sample_rate_hz=16_000,

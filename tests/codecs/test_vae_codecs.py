@@ -22,9 +22,9 @@ from mmdisco_jax.codecs.weighted import Loaded
 from mmdisco_jax.nn.keys import skeleton
 from mmdisco_jax.porting.load import from_torch
 from tests.codecs import test_autoencoder_kl, test_hifi_gan
-from tests.codecs.reference import randomised, tensors
 from tests.golden.checker import relative_error
-from tests.randoms import random_params
+from tests.support.codec_references import randomised, tensors
+from tests.support.randoms import random_params
 
 IMAGES = {"block_out_channels": (4, 8), "norm_num_groups": 2, "shift_factor": 0.1}
 SPECTROGRAMS = IMAGES | {"in_channels": 1, "out_channels": 1, "latent_channels": 3}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmdisco_jax.commands import cli
-from tests.training import processes
+from tests.support import training_processes as processes
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=configs/bounce.py"

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from configs import bounce, bounce_mm_diffusion
-from data.bounce.physics import simulate
 from mmdisco_jax import build
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.commands import sample
@@ -17,7 +16,8 @@ from mmdisco_jax.commands.conditions import read_given
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.media import write_mp4
 from mmdisco_jax.training.weights import save_weights
-from tests.randoms import random_params
+from mmdisco_jax.worlds.bounce.physics import simulate
+from tests.support.randoms import random_params
 
 SILENT = 1  # the number of the file without sound
 
@@ -43,7 +43,7 @@ def tiny() -> Any:
 def network():
     with pytest.MonkeyPatch.context() as patch:
         entries: Any = BASE_MODELS.entries
-        patch.setitem(entries, "tiny_joint", "tests.commands.tiny_joint:build")
+        patch.setitem(entries, "tiny_joint", "tests.support.tiny_joint:build")
         yield
 
 

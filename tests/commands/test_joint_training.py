@@ -14,7 +14,7 @@ from mmdisco_jax import build
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.commands import sample, train
 from mmdisco_jax.export.clips import read_all
-from mmdisco_jax.inputs.prepare import prepare
+from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import read_metrics
 from mmdisco_jax.training.weights import read_metadata
@@ -53,7 +53,7 @@ def config(tmp_path_factory) -> Iterator[Any]:
     prepare("bounce", config.data.dir, **config.data.options)
     with pytest.MonkeyPatch.context() as patch:
         entries: Any = BASE_MODELS.entries
-        patch.setitem(entries, "tiny_joint", "tests.commands.tiny_joint:build")
+        patch.setitem(entries, "tiny_joint", "tests.support.tiny_joint:build")
         config = _with_levels(config, LEVELS)
         train.run(config, base / "run")
         yield config

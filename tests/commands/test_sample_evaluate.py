@@ -17,8 +17,8 @@ from mmdisco_jax.commands.fakes import write_fakes
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.inputs.cache import StaleCacheError
 from mmdisco_jax.training.weights import save_weights
-from tests.randoms import random_params
-from tests.training import processes
+from tests.support import training_processes as processes
+from tests.support.randoms import random_params
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,14 @@ from mmdisco_jax.build import upscaling
 from mmdisco_jax.commands import sample, train
 from mmdisco_jax.commands.upscale import enlarger, upscale_clips
 from mmdisco_jax.export.clips import read_all
-from mmdisco_jax.inputs.prepare import prepare
+from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.nn.conv import Conv
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
 from mmdisco_jax.training.weights import save_weights
-from tests.randoms import random_params
+from tests.support.randoms import random_params
 
 FRAMES, LOW, HIGH = 3, 4, 8
 CLIPS = np.random.default_rng(0).integers(0, 256, (2, FRAMES, LOW, LOW, 3), np.uint8)

@@ -11,7 +11,7 @@ from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.grids import timesteps
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
 from mmdisco_jax.samplers.sample import sample
-from tests.samplers.worlds import SCHEDULES, SHAPES, Gaussian, network
+from tests.support.gaussian_worlds import SCHEDULES, SHAPES, Gaussian, network
 
 
 @pytest.fixture(params=SAMPLERS.names())

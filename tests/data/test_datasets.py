@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mmdisco_jax.inputs import DATASETS
+from mmdisco_jax.datasets import DATASETS
 from mmdisco_jax.inputs.pipeline import make_train_iterator
-from mmdisco_jax.inputs.prepare import prepare
 from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.inputs.windows import WindowSize
-from tests.inputs.clock_media import seconds_of, write_clock
+from mmdisco_jax.media.prepare import prepare
+from tests.support.clock_media import seconds_of, write_clock
 
 CLIP = {"clip_seconds": 0.5, "fps": 10, "height": 16, "width": 16, "sample_rate_hz": 16_000}
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ def clock(path: Path, seconds: float = 1.1) -> None:
 
 def splits_of(options: dict, name: str) -> dict[str, str]:
     """{file: split} as the dataset `name` lists them, before anything is read."""
-    from mmdisco_jax.inputs.entries import assign_splits
+    from mmdisco_jax.media.entries import assign_splits
 
     chosen = DATASETS.get(name).OPTIONS(**options)
     entries = assign_splits(chosen.entries(), chosen.shares(), seed=chosen.seed)
@@ -36,7 +36,7 @@ def splits_of(options: dict, name: str) -> dict[str, str]:
 
 
 def test_a_new_dataset_is_a_file_and_a_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(DATASETS.entries, "toy_clips", "tests.data.toy_clips:ToyClips")
+    monkeypatch.setitem(DATASETS.entries, "toy_clips", "tests.support.toy_clips:ToyClips")
     for number in range(4):
         clock(tmp_path / "m" / f"ball_{number}.mkv")
     made = prepare("toy_clips", tmp_path / "out", folder=str(tmp_path / "m"), **CLIP)

@@ -11,14 +11,14 @@ import av
 import numpy as np
 import pytest
 
-from data.bounce import physics
 from data.bounce.bounce_dataset_builder import clip_index
 from data.bounce.export_media import export_media
 from mmdisco_jax.export.media import write_mp4
-from mmdisco_jax.inputs.policies import PolicyError
-from mmdisco_jax.inputs.prepare import prepare
 from mmdisco_jax.inputs.sources import open_source
-from tests.inputs.clock_media import seconds_of, tone, write_clock
+from mmdisco_jax.media.policies import PolicyError
+from mmdisco_jax.media.prepare import prepare
+from mmdisco_jax.worlds.bounce import physics
+from tests.support.clock_media import seconds_of, tone, write_clock
 
 CLIP = {"clip_seconds": 0.5, "fps": 10, "height": 16, "width": 16, "sample_rate_hz": 16_000}
 FRAMES = [i / 30 for i in range(60)]
@@ -167,7 +167,7 @@ def test_clips_that_do_not_fit_on_the_disk_are_refused_before_cutting(tmp_path, 
     options = {"folder": str(tmp_path / "media"), **CLIP}
     clip_bytes = 5 * 16 * 16 * 3 + 2 * 8_000
     free = SimpleNamespace(free=3 * clip_bytes)
-    monkeypatch.setattr("mmdisco_jax.inputs.work_folder.shutil.disk_usage", lambda folder: free)
+    monkeypatch.setattr("mmdisco_jax.media.work_folder.shutil.disk_usage", lambda folder: free)
     with pytest.raises(OSError, match=r"0.0 GB for clips.*Free disk space"):
         prepare("folder", tmp_path / "data", **options)
     free.free = 4 * clip_bytes

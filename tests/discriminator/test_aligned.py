@@ -12,7 +12,7 @@ from mmdisco_jax.discriminator.aligned import AlignedSpec
 from mmdisco_jax.discriminator.aligned_fusion import FUSION_HEADS
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.process.schedules import linear
-from tests.randoms import random_module
+from tests.support.randoms import random_module
 
 SHAPES = {"audio": (8, 4, 1), "video": (4, 8, 8, 3)}
 PATCHES = {

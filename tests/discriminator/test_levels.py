@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmdisco_jax.base_models.toy import ORDER, Mixture, exact_bases, exact_log_ratio
 from mmdisco_jax.discriminator.levels import measure_levels
 from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.process.schedules import linear
+from mmdisco_jax.worlds.toy.mixtures import ORDER, Mixture, exact_bases, exact_log_ratio
 
 SCHEDULES = {m: linear() for m in ORDER}
 RHO, COUNT, T = 0.8, 16_384, 200

@@ -14,10 +14,10 @@ from safetensors.numpy import load_file
 from configs.folder import get_config
 from mmdisco_jax import build
 from mmdisco_jax.commands import train
-from mmdisco_jax.inputs.prepare import prepare
+from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
-from tests.inputs.seeds import write_seed
-from tests.training import processes
+from tests.support import training_processes as processes
+from tests.support.media_seeds import write_seed
 
 STEPS = 24
 FORMS = ("mp4", "webm", "mkv", "avi", "ts")

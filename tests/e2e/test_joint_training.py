@@ -16,10 +16,10 @@ from safetensors.numpy import load_file
 
 from configs.folder_mm_diffusion import get_config
 from mmdisco_jax.commands import train
-from mmdisco_jax.inputs.prepare import prepare
+from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
-from tests.inputs.seeds import write_seed
-from tests.training import processes
+from tests.support import training_processes as processes
+from tests.support.media_seeds import write_seed
 
 STEPS, KILLS = 100, 4
 

@@ -17,12 +17,12 @@ from mmdisco_jax.commands import convert, sample
 from mmdisco_jax.commands.prompts import encode_prompts
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.guidance.joint import residual
-from mmdisco_jax.inputs.media import decode_window
+from mmdisco_jax.media.cutting import decode_window
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
 from mmdisco_jax.training.weights import save_weights
-from tests.e2e import tiny_pipelines as tiny
 from tests.golden.checker import relative_error
-from tests.randoms import random_params
+from tests.support import tiny_pipelines as tiny
+from tests.support.randoms import random_params
 
 PROMPTS = ("a dog barks in the rain", "../../x 🔥", "a dog barks in the rain")
 LOUDER = 3

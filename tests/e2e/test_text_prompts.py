@@ -13,8 +13,8 @@ import pytest
 from mmdisco_jax import build
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.training.weights import save_weights
-from tests.e2e import tiny_pipelines as tiny
 from tests.golden.checker import relative_error
+from tests.support import tiny_pipelines as tiny
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ PROMPTS = ("", "🔥🎸", "../../x", "a dog", "a dog", LONG)
 FILE = "\ufeffrain on a roof\r\n\r\n/etc/passwd\r\n"
 STEMS = ("untitled", "untitled", "x", "a_dog", "a_dog", "a_very_a_very")
 CONFIG = """
-from tests.e2e import tiny_pipelines
+from tests.support import tiny_pipelines
 
 
 def get_config():

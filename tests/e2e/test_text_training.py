@@ -16,8 +16,8 @@ import pytest
 from mmdisco_jax.commands import evaluate, prepare, sample, train
 from mmdisco_jax.inputs.cache import open_cache
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
-from tests.e2e import tiny_pipelines as tiny
-from tests.inputs.seeds import write_seed
+from tests.support import tiny_pipelines as tiny
+from tests.support.media_seeds import write_seed
 
 pytestmark = pytest.mark.slow
 

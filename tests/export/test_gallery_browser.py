@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from data.bounce import physics
 from mmdisco_jax.export import media, plots
 from mmdisco_jax.export.gallery import GalleryClip, GalleryPage, GallerySeed, write_gallery
-from tests.export import chromium
+from mmdisco_jax.worlds.bounce import physics
+from tests.support import chromium
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from mmdisco_jax.export import media
-from mmdisco_jax.export.atomic import WriteError
+from mmdisco_jax.io import WriteError
 
 CLICKS = [0, 1234, 8000, 20000, 31990]
 

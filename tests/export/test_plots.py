@@ -5,9 +5,9 @@ import av
 import numpy as np
 import pytest
 
-from data.bounce import physics
 from mmdisco_jax.export import plots
 from mmdisco_jax.export.spectrogram import FLOOR_DB, log_mel_db
+from mmdisco_jax.worlds.bounce import physics
 
 
 def read_png(path):

@@ -12,7 +12,7 @@ from mmdisco_jax.samplers.ddim import DDIM
 from mmdisco_jax.samplers.grids import timesteps
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
 from mmdisco_jax.samplers.sample import sample
-from tests.guidance.gaussian import ORDER, JointGaussian
+from tests.support.gaussian_pair import ORDER, JointGaussian
 
 BOTH = {"audio": 1.0, "video": 1.0}
 # Nothing in common between the modalities but the pairing.

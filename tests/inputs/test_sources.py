@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.bounce import physics
 from data.bounce.bounce_dataset_builder import clip_index
-from mmdisco_jax.inputs.prepare import prepare
 from mmdisco_jax.inputs.sources import DamagedDatasetError, open_source
+from mmdisco_jax.media.prepare import prepare
+from mmdisco_jax.worlds.bounce import physics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,7 +78,7 @@ def test_a_directory_is_enough(copy):
 def test_writes_and_reads_without_importing_tensorflow(tmp_path):
     script = (
         "import sys\n"
-        "from mmdisco_jax.inputs.prepare import prepare\n"
+        "from mmdisco_jax.media.prepare import prepare\n"
         "from mmdisco_jax.inputs.sources import open_source\n"
         f"made = prepare('bounce', {str(tmp_path)!r}, num_train=1, num_test=1)\n"
         "print(open_source(made['directory'], 'train')[0]['video'].shape)\n"
@@ -93,7 +93,7 @@ def test_writes_and_reads_without_importing_tensorflow(tmp_path):
 
 def test_killed_preparation_is_never_taken_for_data(tmp_path):
     script = (
-        "from mmdisco_jax.inputs.prepare import prepare\n"
+        "from mmdisco_jax.media.prepare import prepare\n"
         f"prepare('bounce', {str(tmp_path)!r}, num_train=5000, num_test=1)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)

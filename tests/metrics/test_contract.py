@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from mmdisco_jax.metrics import METRICS, api, table
-from tests.metrics.conftest import batch_of
+from tests.support.bounce_clips import batch_of
 
 CONTEXT = api.Context(fps=8, sample_rate_hz=16_000, replicates=20)
 

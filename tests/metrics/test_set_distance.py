@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from mmdisco_jax.metrics import METRICS, api, features
-from tests.metrics.conftest import batch_of
+from tests.support.bounce_clips import batch_of
 
 DISTANCES = ("proxy_frechet_video", "proxy_frechet_audio", "proxy_kvd_video", "proxy_kad_audio")
 

@@ -13,7 +13,7 @@ from mmdisco_jax.nn import attention, remat
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.nn.linear import Linear
 from mmdisco_jax.nn.norm import LayerNorm
-from tests.randoms import random_module
+from tests.support.randoms import random_module
 
 X = np.random.default_rng(0).standard_normal((2, 3, 8)).astype(np.float32)
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from mmdisco_jax.nn.keys import param_keys
 from mmdisco_jax.nn.transformer import Block, Local, NoiseLevel, Stack, layer_norm
-from tests.randoms import random_module
+from tests.support.randoms import random_module
 
 
 def test_the_local_convolution_is_numpys_with_zeros_beyond_the_ends():

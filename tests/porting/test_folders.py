@@ -16,8 +16,8 @@ from mmdisco_jax.porting.folders import missing, open_component, parts_of, weigh
 from mmdisco_jax.porting.lazy import Entry, LazyTensors
 from mmdisco_jax.porting.save import save_folder
 from mmdisco_jax.text import clap, clip
-from tests.reference import diffusers
-from tests.text.tiny import clap_model, clip_model, random_, tensors_of
+from tests.support.reference import diffusers
+from tests.support.text_encoders import clap_model, clip_model, random_, tensors_of
 
 
 def vae_model() -> Any:

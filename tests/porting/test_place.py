@@ -114,7 +114,7 @@ def test_eight_devices_hold_their_parts():
     root = Path(__file__).parents[2]
     flags = "--xla_force_host_platform_device_count=8"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "tests.porting.sharded"]
+    command = [sys.executable, "-m", "tests.support.sharded_placing"]
     done = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("8 devices")

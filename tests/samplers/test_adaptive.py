@@ -10,7 +10,7 @@ import pytest
 
 from mmdisco_jax.process.schedules import linear, scaled_linear
 from mmdisco_jax.samplers.adaptive import Adaptive, sample_adaptive
-from tests.samplers.worlds import Continuous
+from tests.support.gaussian_worlds import Continuous
 
 WORLD = Continuous(linear())
 X_T = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)

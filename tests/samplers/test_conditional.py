@@ -14,7 +14,7 @@ from mmdisco_jax.samplers.ddpm import DDPM
 from mmdisco_jax.samplers.dpm_solver import DPMSolver
 from mmdisco_jax.samplers.grids import timesteps
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
-from tests.guidance.gaussian import JointGaussian
+from tests.support.gaussian_pair import JointGaussian
 
 WORLD = JointGaussian(0.8, (0.5, -1.0), (1.0, 0.4))
 SCHEDULES = WORLD.by_modality

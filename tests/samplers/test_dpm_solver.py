@@ -13,7 +13,7 @@ from mmdisco_jax.samplers.dpm_solver import DPMSolver, DPMSolverPP2M, orders_of
 from mmdisco_jax.samplers.grids import TimeGrid, solver_grid, timesteps
 from mmdisco_jax.samplers.noise import initial, sample_keys
 from mmdisco_jax.samplers.sample import sample
-from tests.samplers.worlds import SCHEDULES, SHAPES, Continuous, network, no_noise
+from tests.support.gaussian_worlds import SCHEDULES, SHAPES, Continuous, network, no_noise
 
 WORLD = Continuous(linear())
 _BOTH = ("singlestep", "multistep")

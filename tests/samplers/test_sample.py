@@ -20,8 +20,8 @@ from mmdisco_jax.samplers.grids import timesteps
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
 from mmdisco_jax.samplers.programs import Programs, stretch_of
 from mmdisco_jax.samplers.sample import Sampling, renoise, sample, step_tables
-from tests.guidance.gaussian import JointGaussian
-from tests.samplers.worlds import SCHEDULES, SHAPES, Gaussian, network, no_noise
+from tests.support.gaussian_pair import JointGaussian
+from tests.support.gaussian_worlds import SCHEDULES, SHAPES, Gaussian, network, no_noise
 
 GRID = timesteps(SCHEDULES["audio"], 6, "leading")
 STEPPERS = {"audio": DPMSolverPP2M(), "video": DDPM()}  # one per modality, of different memory
@@ -89,7 +89,7 @@ def test_many_devices_sample_what_one_does():
     flags = "--xla_force_host_platform_device_count=8"
     root = Path(__file__).parents[2]
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "tests.samplers.sharded"]
+    command = [sys.executable, "-m", "tests.support.sharded_sampling"]
     done = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("8 devices")

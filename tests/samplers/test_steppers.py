@@ -16,7 +16,7 @@ from mmdisco_jax.samplers.dpm_solver import DPMSolverPP2M
 from mmdisco_jax.samplers.grids import timesteps
 from mmdisco_jax.samplers.noise import keyed, sample_keys
 from mmdisco_jax.samplers.sample import sample
-from tests.samplers.worlds import Gaussian, no_noise
+from tests.support.gaussian_worlds import Gaussian, no_noise
 
 
 def _even_in_log_snr(num_levels: int) -> Schedule:

@@ -17,7 +17,7 @@ from mmdisco_jax.porting.load import load_module, to_torch
 from mmdisco_jax.porting.place import unplace
 from mmdisco_jax.text import clap
 from tests.golden.checker import relative_error
-from tests.text.tiny import clap_model, tensors_of
+from tests.support.text_encoders import clap_model, tensors_of
 
 CONFIGS = {
     "released": {"hidden_act": "gelu", "projection_hidden_act": "relu"},

@@ -18,7 +18,7 @@ from mmdisco_jax.porting.load import load_module, to_torch
 from mmdisco_jax.porting.place import unplace
 from mmdisco_jax.text import clip, parts
 from tests.golden.checker import relative_error
-from tests.text.tiny import clip_model, tensors_of
+from tests.support.text_encoders import clip_model, tensors_of
 
 EOS = 57
 CONFIGS = {

@@ -19,8 +19,8 @@ from mmdisco_jax.porting.place import place
 from mmdisco_jax.text import clap, clip
 from mmdisco_jax.text.tokens import Tokens, load_tokenizer
 from tests.golden.checker import relative_error
-from tests.reference import diffusers
-from tests.text import tiny
+from tests.support import text_encoders as tiny
+from tests.support.reference import diffusers
 
 LENGTH = 14
 PROMPTS = ["a dog barks in the rain", "", "Sparks  fly! 🔥", "waves break, thunder rolls " * 200]

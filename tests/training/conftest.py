@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.training import processes
+from tests.support import training_processes as processes
 
 
 @pytest.fixture(scope="package", autouse=True)

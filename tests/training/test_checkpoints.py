@@ -13,7 +13,7 @@ import pytest
 from mmdisco_jax.parallel import make_mesh, named_leaves, tree_shardings, with_shardings
 from mmdisco_jax.training.checkpoints import CheckpointError, Checkpoints
 from mmdisco_jax.training.state import init_state
-from tests.training import toy
+from tests.support import toy_training as toy
 
 # Orbax's own notes of times: nothing in them is used.
 UNUSED = {"_CHECKPOINT_METADATA", "commit_success.txt"}

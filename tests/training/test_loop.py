@@ -6,7 +6,7 @@ import pytest
 
 from mmdisco_jax.training.loop import LoopSpec, NotFiniteError
 from mmdisco_jax.training.metrics_log import read_metrics
-from tests.training import toy
+from tests.support import toy_training as toy
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -14,7 +14,8 @@ import pytest
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.loop import StoppedError
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
-from tests.training import processes, toy
+from tests.support import toy_training as toy
+from tests.support import training_processes as processes
 
 STEPS = 12
 

@@ -10,7 +10,7 @@ from mmdisco_jax.parallel import make_mesh
 from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import LoopSpec
 from mmdisco_jax.training.session import train
-from tests.training import toy
+from tests.support import toy_training as toy
 
 
 def _first_step(task, workdir):

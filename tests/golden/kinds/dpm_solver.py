@@ -12,7 +12,7 @@ from mmdisco_jax.samplers.sample import sample
 from mmdisco_jax.types import AV, DenoiseFn
 from tests.golden.checker import Golden, GoldenError, Pair
 from tests.golden.kinds.mm_diffusion import TO_OURS, model, official, start
-from tests.samplers.worlds import no_noise
+from tests.support.gaussian_worlds import no_noise
 
 BOUND = 3e-5  # 20 evaluations in float32; found: 1e-5
 SPACINGS = {"logSNR": "logsnr", "time_uniform": "uniform", "time_quadratic": "quadratic"}

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a dataset is cut from: files of a folder, of a list or of a CSV table, and their splits."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mmdisco_jax.media.cutting import Part
+
+MEDIA_SUFFIXES = (
+    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
+    ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+)  # fmt: skip
+# Sound beside a picture file of the same name that has none of its own, as a GIF.
+SOUND_SUFFIXES = (".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus")
+SILENT_SUFFIXES = (".gif",)
+SPLITS = ("train", "eval", "test")
+CSV_COLUMNS = ("file", "caption", "start_seconds", "split")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One input: a file, or a part of one.
+
+    Attributes:
+      name: of the file, relative to the folder, with forward slashes.
+      path: of the file.
+      sound_path: another file that has the sound, or None.
+      start_seconds: where the part begins, counted from the file's beginning.
+      max_clips: at most so many clips; None for all.
+      caption: a text, or "".
+      split: given by the dataset, or "" for one that `assign_splits` chooses.
+      group: entries of one group share a split; by default the file's name.
+    """
+
+    name: str
+    path: Path
+    sound_path: Path | None = None
+    start_seconds: float = 0.0
+    max_clips: int | None = None
+    caption: str = ""
+    split: str = ""
+    group: str = ""
+
+    def part(self, **stand_ins: bool) -> Part:
+        """The part of the file that becomes clips; `stand_ins` as in `Part`."""
+        return Part(start_seconds=self.start_seconds, max_clips=self.max_clips, **stand_ins)
+
+
+def scan(folder: str | Path) -> list[Entry]:
+    """The media files under `folder`, searched recursively, in the order of their relative names.
+
+    Whatever has the name of a media file and is no folder counts, so that what cannot be read is
+    reported; links to folders are not followed. Raises FileNotFoundError for a missing folder or
+    one without media files, OSError for a folder in it that cannot be read.
+    """
+    root = _existing(folder)
+    files = [
+        Path(place, name)
+        for place, _, names in os.walk(root, onerror=_raise)
+        for name in names
+        if Path(name).suffix.lower() in MEDIA_SUFFIXES
+    ]
+    if not files:
+        raise FileNotFoundError(
+            f"no media files under {root} (looked for {', '.join(MEDIA_SUFFIXES)}); pass another "
+            "folder or convert the files."
+        )
+    return sorted(
+        (_entry(path.relative_to(root).as_posix(), path) for path in files),
+        key=lambda entry: entry.name,
+    )
+
+
+def read_list(path: str | Path, folder: str | Path) -> list[Entry]:
+    """The files that a text file names, one a line, in that order.
+
+    Names are absolute or relative to `folder`. Empty lines and lines that begin with # are left
+    out. A named file that is missing is an input like any other: the inspection reports it. Raises
+    FileNotFoundError for a missing list, ValueError for one that names no file or a file twice.
+    """
+    root, lines = _existing(folder), _text(path).split("\n")
+    names = [line.strip() for line in lines]
+    names = [name for name in names if name and not name.startswith("#")]
+    if not names:
+        raise ValueError(f"{path} names no file; write one a line, relative to {root}.")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{path} names {twice[0]!r} more than once; leave the others out.")
+    return [_entry(name, root / name) for name in names]
+
+
+def read_csv(path: str | Path, folder: str | Path) -> list[Entry]:
+    """The files of a table with a header: file, and any of caption, start_seconds and split.
+
+    `file` is relative to `folder`. A row with `start_seconds` gives one clip from there on, a row
+    without gives all the clips of its file. Raises FileNotFoundError for a missing table,
+    ValueError that names the row for a value that cannot be.
+    """
+    root = _existing(folder)
+    (_, header), *rows = _table(path) or [(0, [])]
+    if not rows or "file" not in header:
+        raise ValueError(f"{path} needs a header with 'file' and at least one row.")
+    if unknown := sorted({n for n in header if n not in CSV_COLUMNS or header.count(n) > 1}):
+        raise ValueError(
+            f"{path} has the column {unknown[0]!r}; it may have each of {CSV_COLUMNS} once."
+        )
+    entries: dict[Entry, int] = {}
+    for line, cells in rows:
+        entry = _row(root, header, cells, f"{path}, line {line}")
+        if (other := entries.setdefault(entry, line)) != line:
+            raise ValueError(f"{path}, line {line}: is the same as line {other}; leave one out.")
+    return list(entries)
+
+
+def split_by_folder(entries: Iterable[Entry], splits: Sequence[str] = SPLITS) -> list[Entry]:
+    """Entries of files that lie in a folder named like a split get that split."""
+    done = []
+    for entry in entries:
+        named = [part for part in entry.name.lower().split("/")[:-1] if part in splits]
+        done.append(dataclasses.replace(entry, split=named[0]) if named else entry)
+    return done
+
+
+def assign_splits(
+    entries: Iterable[Entry], fractions: Mapping[str, float], *, seed: int
+) -> list[Entry]:
+    """Entries with a split: their own, or one by a hash of (seed, group) alone.
+
+    `fractions` maps each split but the last to its share of the groups, the last one gets the
+    rest. As a group's split depends on nothing else, no file, good or bad, moves another one.
+    Raises ValueError for shares below 0 or above 1 together.
+    """
+    names, shares = list(fractions), list(fractions.values())
+    if min(shares) < 0 or sum(shares) > 1 + 1e-9:
+        raise ValueError(f"the splits' fractions are {dict(fractions)}, but must add up to 1.")
+    return [
+        entry
+        if entry.split
+        else dataclasses.replace(entry, split=_split_of(entry.group, names, shares, seed))
+        for entry in entries
+    ]
+
+
+def fill_empty_splits(
+    entries: Sequence[Entry], clips: Sequence[int], fractions: Mapping[str, float]
+) -> list[Entry]:
+    """Entries where every split with a share has a group, as long as there are enough groups.
+
+    A small folder may leave a split empty by chance: it gets the group with the fewest `clips`
+    (one number an entry), from a split that has several groups. To be called with usable files
+    alone, so that no bad one has a say.
+    """
+    entries = list(entries)
+    size: dict[str, int] = {}
+    for entry, count in zip(entries, clips, strict=True):
+        size[entry.group] = size.get(entry.group, 0) + count
+    for wanted in [name for name, share in fractions.items() if share > 0]:
+        groups: dict[str, set[str]] = {}
+        for entry in entries:
+            groups.setdefault(entry.split, set()).add(entry.group)
+        spare = [group for members in groups.values() if len(members) > 1 for group in members]
+        if wanted in groups or not spare:
+            continue
+        moved = min(spare, key=lambda group: (size[group], group))
+        entries = [
+            dataclasses.replace(entry, split=wanted) if entry.group == moved else entry
+            for entry in entries
+        ]
+    return entries
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _split_of(group: str, names: list[str], shares: list[float], seed: int) -> str:
+    place = _hash(f"{seed}:{group}") / 2**64
+    for name, share in zip(names[:-1], shares[:-1], strict=True):
+        if place < share:
+            return name
+        place -= share
+    return names[-1]
+
+
+def _existing(folder: str | Path) -> Path:
+    # Absolute, so that no name can begin like an address ("http:") to the decoder.
+    root = Path(folder).expanduser().absolute()
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}; pass the folder that holds the media files.")
+    return root
+
+
+def _text(path: str | Path) -> str:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}; pass the list or table of the media files.")
+    try:
+        return file.read_text(encoding="utf-8-sig")  # spreadsheets begin their files with a mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error}; save it as such.") from error
+
+
+def _table(path: str | Path) -> list[tuple[int, list[str]]]:
+    """(line it ends in, cells) of each row that is not empty."""
+    rows = []
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        for cells in reader:
+            rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: is no CSV ({error}).") from error
+    return [(line, cells) for line, cells in rows if cells]
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _shown(name: str) -> str:
+    """The name as text that can be written: bytes that are not UTF-8 become \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _entry(name: str, path: Path) -> Entry:
+    sound = None
+    if path.suffix.lower() in SILENT_SUFFIXES:
+        beside = [path.with_suffix(suffix) for suffix in SOUND_SUFFIXES]
+        sound = next((file for file in beside if file.is_file()), None)
+    name = _shown(name)
+    return Entry(name=name, path=path, sound_path=sound, group=name)
+
+
+def _row(root: Path, header: list[str], cells: list[str], where: str) -> Entry:
+    if len(cells) != len(header):
+        raise ValueError(
+            f"{where}: has {len(cells)} cells, but the header has {len(header)}; put a text that "
+            "has a comma in quotes."
+        )
+    row = dict(zip(header, cells, strict=True))
+    name, split = row["file"].strip(), row.get("split", "").strip()
+    if not name:
+        raise ValueError(f"{where}: 'file' is empty; name a file relative to {root}.")
+    if split and (not re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII) or split == "all"):
+        raise ValueError(f"{where}: split is {split!r}, but must be a word, such as train or test.")
+    entry = _entry(name, root / name)
+    entry = dataclasses.replace(entry, caption=row.get("caption", ""), split=split)
+    if not (start := row.get("start_seconds", "").strip()):
+        return entry
+    try:
+        seconds = float(start)
+        Part(start_seconds=seconds)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: start_seconds is {start!r}, but must be a number of seconds >= 0."
+        ) from error
+    return dataclasses.replace(entry, start_seconds=seconds, max_clips=1)

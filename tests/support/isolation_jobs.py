@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What workers are given in the tests of isolation: jobs that end as decoders do."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mmdisco_jax.media.isolation import Limits, WorkError, alive, isolated_map, unhurried
+
+
+def do(what: str, value: object = None) -> object:
+    """Does what it is named after; those that end return `value`."""
+    if what == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif what == "exit":
+        os._exit(3)
+    elif what == "hang":
+        time.sleep(60)
+    elif what == "eat":
+        return np.ones(1 << 30, np.uint8).sum()
+    elif what == "raise":
+        raise IndexError("no such frame")
+    elif what == "return what cannot be sent":
+        return lambda: value
+    elif what == "give up":
+        raise WorkError("the disk is full")
+    elif what == "be killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "be killed once":
+        marker = Path(str(value))
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "work for long":
+        for _ in range(8):
+            time.sleep(0.2)
+            alive()
+    elif what == "write for long":
+        with unhurried():
+            time.sleep(1.6)
+    elif what == "work for ever":
+        Path(str(value)).write_text(str(os.getpid()))
+        while True:
+            time.sleep(0.05)
+            alive()
+    return value
+
+
+if __name__ == "__main__":  # a parent to be killed
+    list(isolated_map(do, [("work for ever", sys.argv[1])], num_workers=1, limits=Limits()))
