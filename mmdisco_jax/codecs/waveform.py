@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmdisco_jax.io import INT16_SCALE_IN
 from mmdisco_jax.types import Array
 
 
@@ -30,7 +31,7 @@ class Waveform:
             raise ValueError(f"a waveform's fold is {self.fold}, but must be at least 1.")
 
     def encode(self, samples: ArrayLike) -> Array:
-        x = jnp.asarray(samples, jnp.float32) / (32768.0 * self.scale)
+        x = jnp.asarray(samples, jnp.float32) / (INT16_SCALE_IN * self.scale)
         if x.shape[-1] % self.fold:
             raise ValueError(
                 f"{x.shape[-1]} samples cannot be folded by {self.fold}: the fold must divide "

@@ -21,9 +21,8 @@ from mmdisco_jax.commands.gallery import write_page
 from mmdisco_jax.commands.prompts import Prompts, check_prompts, encode_prompts, media_stem
 from mmdisco_jax.commands.upscale import enlarger
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
-from mmdisco_jax.export.convert import waveform_to_int16
 from mmdisco_jax.export.media import write_mp4, write_wav
-from mmdisco_jax.io import write_bytes
+from mmdisco_jax.io import to_int16, write_bytes
 from mmdisco_jax.types import AV
 
 
@@ -136,7 +135,7 @@ def _sample_variant(
             _require_finite(latents, variant, first)
             clips = {
                 "video": codecs["video"].decode(latents["video"]),
-                "audio": waveform_to_int16(codecs["audio"].decode(latents["audio"])),
+                "audio": to_int16(codecs["audio"].decode(latents["audio"])),
             }
             kept = numbers[numbers < total]
             clips = {m: x[: len(kept)] for m, x in clips.items()}
@@ -179,10 +178,9 @@ def _write_media(config: Config, folder: Path) -> None:
     number = 0
     for shard in read_shards(folder, config.sample.num_media):
         for video, audio in zip(shard["video"], shard["audio"], strict=True):
-            wave = audio.astype(np.float32) / 32768.0
             scale = max(1, 256 // video.shape[1])
             path = folder / f"{media_stem(config, number)}.mp4"
             if not path.exists():
-                write_mp4(path, video, wave, fps=fps, sample_rate_hz=rate, scale=scale)
-                write_wav(path.with_suffix(".wav"), wave, rate)
+                write_mp4(path, video, audio, fps=fps, sample_rate_hz=rate, scale=scale)
+                write_wav(path.with_suffix(".wav"), audio, rate)
             number += 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 
+from mmdisco_jax.io import from_int16, from_uint8
 from mmdisco_jax.metrics import api
 
 DIMENSIONS = 24
@@ -69,7 +70,7 @@ def video_rows(video: np.ndarray) -> np.ndarray:
     block = max(1, min(h, w) // VIDEO_EDGE)
     high, wide = h // block, w // block
     cut = video[:, :, : high * block, : wide * block].reshape(b, f, high, block, wide, block, c)
-    return (cut.mean((3, 5)) / 127.5 - 1).reshape(b, -1)
+    return from_uint8(cut.mean((3, 5)), np.float64).reshape(b, -1)
 
 
 def audio_rows(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
@@ -79,7 +80,7 @@ def audio_rows(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """
     size = round(FFT_SIZE * sample_rate_hz / 16_000)
     mel = librosa.feature.melspectrogram(
-        y=audio.astype(np.float32) / 32768.0,
+        y=from_int16(audio),
         sr=sample_rate_hz,
         n_fft=size,
         hop_length=round(HOP_SECONDS * sample_rate_hz),
