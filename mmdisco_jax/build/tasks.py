@@ -114,7 +114,7 @@ def discriminator_loss(config: Config) -> tuple[LossFn, Any, Any]:
     needs_bases = bool(spec.denoising_weight) or hasattr(model, "on_bases")
     base_graphs, base_params = bases(config) if needs_bases else ({}, {})
     frozen: dict[str, Any] = {"bases": base_params, "fakes": None}
-    if spec.fakes != "repaired":
+    if spec.fakes != "mismatched":
         frozen["fakes"] = fakes(config)
     if config.texts:
         frozen["no_text"] = {m: jnp.asarray(f([""])) for m, f in texts(config).items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`evaluate`: measures what `sample` wrote, beside real clips and re-paired controls."""
+"""`evaluate`: measures what `sample` wrote, beside real clips and mismatched controls."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def run(config: Config, workdir: Path) -> None:
     """Writes workdir/metrics.json, metrics.md and the gallery index.html, and prints the table.
 
     Every row is a set of clips, every column a measure with its 95 % bootstrap interval. A score of
-    agreement is followed by its control: the same clips with their sounds re-paired.
+    agreement is followed by its control: the same clips, each with the sound of another.
     """
     if jax.process_index():
         return  # measuring is one process's work

@@ -58,7 +58,7 @@ def temporal_f1(
 def derangement(n: int, seed: int) -> np.ndarray:
     """A random single cycle int [n]: no index stays in place (Sattolo, 1986)."""
     if n < 2:
-        raise ValueError(f"{n} clip(s) cannot be re-paired: at least 2 are needed")
+        raise ValueError(f"{n} clip(s) cannot be mismatched: at least 2 are needed")
     rng = np.random.default_rng(seed)
     order = np.arange(n)
     for last in range(n - 1, 0, -1):
@@ -67,7 +67,7 @@ def derangement(n: int, seed: int) -> np.ndarray:
     return order
 
 
-def repaired(audio: np.ndarray, seed: int) -> np.ndarray:
+def mismatched(audio: np.ndarray, seed: int) -> np.ndarray:
     """The same sounds [n, ...], each given to another clip: the control that keeps both
     marginals.
     """

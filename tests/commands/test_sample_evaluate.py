@@ -131,7 +131,7 @@ def test_evaluate_measures_every_set_and_writes_the_page(config, sampled):
     real = {r["name"]: r for r in rows["real"]}
     assert real["f1_half_frame"]["value"] > 0.95
     assert real["colour_pitch"]["n"] == 32
-    assert real["f1_half_frame_repaired"]["value"] < 0.6
+    assert real["f1_half_frame_mismatched"]["value"] < 0.6
     page = (sampled / "index.html").read_text()
     assert "guided/00000.mp4" in page
     table = (sampled / "metrics.md").read_text()
