@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of clips that need no downloaded weights: pixels and log-mel, on principal axes of
-real clips.
+"""Weight-free features of clips: pixels and log-mel on principal axes of real clips.
 
 A distance on them compares runs on one dataset. It is **not** FVD or FAD, whose features come from
 networks trained on other data, and its numbers mean nothing beside theirs.
 """
 
 import dataclasses
-from pathlib import Path
 
 import librosa
 import numpy as np
@@ -36,16 +34,6 @@ class Projection:
                 "clips of another length or size cannot be compared"
             )
         return (rows - self.mean) @ self.axes.T
-
-    def save(self, path: Path) -> None:
-        """Write an .npz that `load` reads."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, mean=self.mean, axes=self.axes)
-
-    @staticmethod
-    def load(path: Path) -> "Projection":
-        with np.load(path, allow_pickle=False) as stored:
-            return Projection(mean=stored["mean"], axes=stored["axes"])
 
 
 def fit(rows: np.ndarray, dimensions: int = DIMENSIONS) -> Projection:

@@ -17,7 +17,7 @@ from mmdisco_jax.worlds.bounce import flight as bounce_flight
 from mmdisco_jax.worlds.bounce import measures as bounce
 from mmdisco_jax.worlds.bounce import physics
 from mmdisco_jax.worlds.bounce import video as bounce_video
-from mmdisco_jax.worlds.bounce.calibration import calibration
+from tests.support.bounce_calibration import calibration
 from tests.support.bounce_clips import batch_of
 
 WORLD = api.Context(fps=physics.FPS, sample_rate_hz=physics.SAMPLE_RATE_HZ)
