@@ -10,7 +10,6 @@ import numpy as np
 
 from mmdisco_jax import build
 from mmdisco_jax.build import Config
-from mmdisco_jax.export.names import safe_stem
 from mmdisco_jax.text.prompts import clean_prompts
 from mmdisco_jax.types import AV
 
@@ -54,15 +53,6 @@ def prompt_of(config: Config, number: int) -> str:
         prompts[min(number // config.sample.samples_per_prompt, len(prompts) - 1)]
         if prompts
         else ""
-    )
-
-
-def media_stem(config: Config, number: int) -> str:
-    """A file name for a sample: its number, and what a file system can hold of its prompt."""
-    return (
-        f"{number:05d}-{safe_stem(prompt_of(config, number))}"
-        if config.sample.prompts
-        else f"{number:05d}"
     )
 
 

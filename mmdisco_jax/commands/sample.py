@@ -18,10 +18,11 @@ from mmdisco_jax.build import Config
 from mmdisco_jax.commands.compile_clock import CompileClock
 from mmdisco_jax.commands.conditions import Given, read_each_given
 from mmdisco_jax.commands.gallery import write_page
-from mmdisco_jax.commands.prompts import Prompts, check_prompts, encode_prompts, media_stem
+from mmdisco_jax.commands.prompts import Prompts, check_prompts, encode_prompts, prompt_of
 from mmdisco_jax.commands.upscale import enlarger
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
-from mmdisco_jax.export.media import write_mp4, write_wav
+from mmdisco_jax.export.gallery import write_media
+from mmdisco_jax.export.names import media_stem
 from mmdisco_jax.io import to_int16, write_bytes
 from mmdisco_jax.types import AV
 
@@ -178,9 +179,7 @@ def _write_media(config: Config, folder: Path) -> None:
     number = 0
     for shard in read_shards(folder, config.sample.num_media):
         for video, audio in zip(shard["video"], shard["audio"], strict=True):
-            scale = max(1, 256 // video.shape[1])
-            path = folder / f"{media_stem(config, number)}.mp4"
-            if not path.exists():
-                write_mp4(path, video, audio, fps=fps, sample_rate_hz=rate, scale=scale)
-                write_wav(path.with_suffix(".wav"), audio, rate)
+            stem = folder / media_stem(number, prompt_of(config, number))
+            if not stem.with_suffix(".mp4").exists():
+                write_media(stem, video, audio, fps=fps, sample_rate_hz=rate)
             number += 1

@@ -19,6 +19,7 @@ as in v3 and v4). Many-to-one matching can score **above 1**: three sounds near 
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import cv2
 import librosa
@@ -154,6 +155,28 @@ def score(sounds: np.ndarray, motions: np.ndarray, fps: float, rules: Protocol) 
             free[near[0]] = not rules.one_to_one
     union = len(sounds) + len(motions) - hits + rules.union_offset
     return hits / union if union else 0.0
+
+
+def peak_marks(
+    fps: float, sample_rate_hz: int
+) -> Callable[[np.ndarray, np.ndarray], dict[str, tuple[float, ...]]]:
+    """Gallery marks of any clip: peaks of motion and onsets of sound, as AV-Align v2 takes them.
+
+    Returns:
+      A function (video uint8 [f h w 3], audio int16 or float [samples]) -> {"impact_seconds": ...,
+      "onset_seconds": ...}, fields of `export.gallery_page.GalleryClip`.
+    """
+
+    def marks(video: np.ndarray, audio: np.ndarray) -> dict[str, tuple[float, ...]]:
+        end = len(video) / fps
+        motions = video_peaks(flow_trajectory(video), fps)
+        sounds = audio_peaks(audio, sample_rate_hz)
+        return {
+            "impact_seconds": tuple(float(min(s, end)) for s in motions),
+            "onset_seconds": tuple(float(min(s, end)) for s in sounds),
+        }
+
+    return marks
 
 
 def make_v1(context: api.Context) -> AVAlign:

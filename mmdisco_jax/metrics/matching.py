@@ -20,7 +20,9 @@ def match(left: np.ndarray, right: np.ndarray, tolerance_seconds: float) -> np.n
     for instants in (left, right):
         if np.any(np.diff(instants) < 0):
             raise ValueError(f"instants {instants} must ascend: sort them first")
-    return np.array(match_times(left.tolist(), right.tolist(), tolerance_seconds), int).reshape(-1, 2)
+    return np.array(match_times(left.tolist(), right.tolist(), tolerance_seconds), int).reshape(
+        -1, 2
+    )
 
 
 def temporal_f1(
