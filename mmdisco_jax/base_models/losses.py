@@ -27,7 +27,7 @@ def noise_prediction(
     schedule: Schedule,
     time_sampler: TimeSampler,
     *,
-    max_weight: float,
+    max_weight: float | None,
     num_bins: int = 10,
 ) -> tuple[Array, dict[str, Array]]:
     """Mean over the batch of w(t) |x0_hat - x0|^2, with w = min(1 / sigma^2, max_weight).

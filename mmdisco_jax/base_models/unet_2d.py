@@ -10,12 +10,13 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.base_models.unet_2d_blocks import Maker
-from mmdisco_jax.base_models.unet_2d_spec import UNet2DSpec
+from mmdisco_jax.base_models.unet_2d_spec import UNet2DSpec, spec_from_config
 from mmdisco_jax.base_models.unet_motion_spec import MotionSpec
 from mmdisco_jax.nn.conv import Conv
 from mmdisco_jax.nn.linear import Linear
 from mmdisco_jax.nn.norm import GroupNorm
 from mmdisco_jax.nn.time_embedding import TimestepEmbedding, sinusoidal_embedding
+from mmdisco_jax.porting.port import Port
 
 
 class UNet2D(nnx.Module):
@@ -118,3 +119,6 @@ class UNet2D(nnx.Module):
                 f"context_dims, which are {dims}"
                 + ("." if len(dims) == 1 else ": this network takes no context, pass None.")
             )
+
+
+PORT = Port(spec_of=spec_from_config, module=UNet2D)

@@ -11,7 +11,8 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.base_models.unet_2d import UNet2D
-from mmdisco_jax.base_models.unet_motion_spec import UNetMotionSpec
+from mmdisco_jax.base_models.unet_motion_spec import UNetMotionSpec, spec_from_config
+from mmdisco_jax.porting.port import Port
 
 _MODULE = ".motion_modules."
 T = TypeVar("T")
@@ -71,3 +72,6 @@ def merge_adapter(unet_2d: Mapping[str, T], adapter: Mapping[str, T]) -> dict[st
             "or give the 2-D U-Net that it was made of."
         )
     return {**unet_2d, **adapter}
+
+
+PORT = Port(spec_of=spec_from_config, module=UNetMotion)

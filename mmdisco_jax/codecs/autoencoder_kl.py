@@ -18,6 +18,7 @@ from mmdisco_jax.codecs.autoencoder_kl_blocks import Decoder, Encoder
 from mmdisco_jax.nn.config_json import read_config
 from mmdisco_jax.nn.conv import Conv
 from mmdisco_jax.nn.norm import check_groups
+from mmdisco_jax.porting.port import Port
 
 T = TypeVar("T")
 
@@ -195,3 +196,6 @@ def current_name(name: str) -> str:
     query, key, value and proj_attn. Other names stay.
     """
     return _OLD.sub(lambda found: f"{found[1]}.{_OLD_NAMES[found[2]]}.{found[3]}", name)
+
+
+PORT = Port(spec_of=spec_from_config, module=AutoencoderKL, rename=current_name)

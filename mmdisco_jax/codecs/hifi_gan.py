@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.nn.conv import Conv
+from mmdisco_jax.porting.port import Port
 
 # What the naming rule cannot know: NNX path -> name and axes in the checkpoint. Of this module,
 # `scale` is a statistic of the spectrogram and not a norm's weight.
@@ -214,3 +215,6 @@ def spec_from_config(config: Mapping[str, Any]) -> HifiGanSpec:
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+PORT = Port(spec_of=spec_from_config, module=HifiGan, folds=True, overrides=OVERRIDES)

@@ -36,15 +36,15 @@ class ObjectiveSpec:
     of it over so many steps, so that D first learns where sound and picture are clear.
     """
 
-    groups: int
-    shifts: int
-    fakes: str
-    ce_weight: float
-    denoising_weight: float
-    denoising_samples: int
-    denoising_from: int
-    level_start: float
-    level_warmup_steps: int
+    groups: int = 8
+    shifts: int = 2
+    fakes: str = "repaired"
+    ce_weight: float = 1.0
+    denoising_weight: float = 1.0
+    denoising_samples: int = 16
+    denoising_from: int = 300
+    level_start: float = 0.3
+    level_warmup_steps: int = 300
     text_dropout: float = 0.0
 
     def __post_init__(self):

@@ -7,6 +7,8 @@ Tables are made in double precision and only their final values are rounded to f
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,9 +25,12 @@ class Schedule:
     Solvers ask for levels between those of the table: a level of floating type is one of a
     continuous schedule whose log alpha is linear between the integers (DPM-Solver, 2206.00927,
     appendix D.1). Levels outside 0..T-1 count as the nearest end.
+
+    settings: name and arguments of the function that made it, for records and errors.
     """
 
     abar: np.ndarray
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         table = np.asarray(self.abar, np.float64)
@@ -84,22 +89,30 @@ class Schedule:
         return np.interp(log_abar, np.log(self.abar[::-1]), levels[::-1])
 
 
-def from_betas(betas: np.ndarray) -> Schedule:
-    return Schedule(np.cumprod(1.0 - np.asarray(betas, np.float64)))
+def from_betas(betas: np.ndarray, settings: Mapping[str, Any] | None = None) -> Schedule:
+    """Schedule of the variances beta_t [T] that are added at each level (Ho et al. 2020)."""
+    return Schedule(np.cumprod(1.0 - np.asarray(betas, np.float64)), settings or {})
 
 
 def linear(num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """betas linear in t (Ho et al. 2020)."""
-    return from_betas(np.linspace(beta_start, beta_end, num_timesteps))
+    settings = _settings("linear", num_timesteps, beta_start=beta_start, beta_end=beta_end)
+    return from_betas(np.linspace(beta_start, beta_end, num_timesteps), settings)
 
 
 def scaled_linear(num_timesteps: int, beta_start: float, beta_end: float) -> Schedule:
     """sqrt(beta) linear in t (latent diffusion, Rombach et al. 2022)."""
-    return from_betas(np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2)
+    settings = _settings("scaled_linear", num_timesteps, beta_start=beta_start, beta_end=beta_end)
+    return from_betas(np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2, settings)
 
 
 def cosine(num_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
     """abar(t) = cos^2 of a quarter turn (Nichol and Dhariwal 2021, equation 17)."""
     u = np.arange(num_timesteps + 1) / num_timesteps
     curve = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
-    return from_betas(np.minimum(1 - curve[1:] / curve[:-1], max_beta))
+    settings = _settings("cosine", num_timesteps, offset=offset, max_beta=max_beta)
+    return from_betas(np.minimum(1 - curve[1:] / curve[:-1], max_beta), settings)
+
+
+def _settings(name: str, num_timesteps: int, **arguments: float) -> dict[str, Any]:
+    return {"name": name, "num_timesteps": num_timesteps, **arguments}

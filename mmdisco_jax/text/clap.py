@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from mmdisco_jax.nn.norm import LayerNorm
+from mmdisco_jax.porting.port import Port
 from mmdisco_jax.text import parts
 from mmdisco_jax.types import Array
 
@@ -257,3 +258,6 @@ class _Projection(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.linear2(parts.ACTIVATIONS[self.hidden_act](self.linear1(x)))
+
+
+PORT = Port(spec_of=spec_from_config, module=ClapText, rename=port_name, buffers=buffers)

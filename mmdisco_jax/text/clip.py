@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmdisco_jax.nn.norm import LayerNorm
+from mmdisco_jax.porting.port import Port
 from mmdisco_jax.text import parts
 from mmdisco_jax.types import Array
 
@@ -194,3 +195,6 @@ class _Mlp(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.fc2(parts.ACTIVATIONS[self.hidden_act](self.fc1(x)))
+
+
+PORT = Port(spec_of=spec_from_config, module=ClipText, rename=port_name)

@@ -16,7 +16,6 @@ from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import LoopSpec, fit
 from mmdisco_jax.training.state import (
     LossFn,
-    RememberingLossFn,
     TrainState,
     init_state,
     make_step,
@@ -29,10 +28,11 @@ class Task:
     """What is learnt: loss, key -> initial parameters, frozen parameters, optimizer, averaging.
 
     `seed` draws the initial parameters, unless `start` gives them, and `seed + 1` all randomness of
-    the steps. `num_microbatches` as of `make_step`. `memory` is the first of a RememberingLossFn.
+    the steps. `num_microbatches` as of `make_step`. `history` is that of the loss before
+    the first step.
     """
 
-    loss_fn: LossFn | RememberingLossFn
+    loss_fn: LossFn
     init: Callable[[Array], Params]
     frozen: Params
     optimizer: optax.GradientTransformation
@@ -40,7 +40,7 @@ class Task:
     seed: int
     start: Params | None = None
     num_microbatches: int = 1
-    memory: Any = None
+    history: Any = None
 
 
 def train(
@@ -69,7 +69,7 @@ def train(
 
     def make(key: Array, start: Params | None) -> TrainState:
         params = task.init(key) if start is None else start
-        return init_state(params, task.optimizer, task.memory)
+        return init_state(params, task.optimizer, task.history)
 
     abstract = jax.eval_shape(make, jax.random.key(task.seed), task.start)
     shardings = parallel.tree_shardings(abstract, mesh)

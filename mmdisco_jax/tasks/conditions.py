@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The media that `sample` is given one modality by."""
+"""Media files on which `sample` is conditioned: one modality given, the other sampled."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from mmdisco_jax import build
-from mmdisco_jax.build import Config
+from mmdisco_jax.experiment import Condition
 from mmdisco_jax.media.conditions import read_conditions
+from mmdisco_jax.system import System
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,26 +31,23 @@ class Given:
         return clips | {self.modality: self.clips[indices % len(self.files)]}
 
 
-def read_each_given(config: Config, variants: Sequence[str]) -> dict[str, Given | None]:
+def read_each_given(system: System, variants: Sequence[str]) -> dict[str, Given | None]:
     """`read_given` of each variant; what several share is read once."""
-    known: dict[str, Given | None] = {}
+    known: dict[Condition, Given | None] = {}
     given = {}
     for variant in variants:
-        condition = build.variant_settings(config, variant).condition.to_dict()
-        del condition["weight"]
-        key = json.dumps(condition, sort_keys=True)
+        key = dataclasses.replace(system.experiment.variant(variant).condition, weight=0.0)
         if key not in known:
-            known[key] = read_given(config, variant)
+            known[key] = read_given(system, key)
         given[variant] = known[key]
     return given
 
 
-def read_given(config: Config, variant: str) -> Given | None:
-    """What the variant's `condition` names, converted to the model's clips; None for nothing.
+def read_given(system: System, settings: Condition) -> Given | None:
+    """Clips and latents of the media that a condition names; None for no condition.
 
     ValueError, from `read_conditions` too, for media or settings that do not fit.
     """
-    settings = build.variant_settings(config, variant).condition
     if bool(settings.given) != bool(settings.media):
         raise ValueError(
             f"sample.condition has given={settings.given!r} and media={settings.media!r}: set both "
@@ -60,21 +55,21 @@ def read_given(config: Config, variant: str) -> Given | None:
         )
     if not settings.given:
         return None
-    codecs, shapes = build.codecs(config), build.sample_shapes(config)
+    shapes = system.shapes
     found = read_conditions(
         settings.media,
         settings.given,
-        build.clip_spec(config),
+        system.clip_spec,
         on_short=settings.on_short,
         on_odd_rate=settings.on_odd_rate,
     )
     clips = np.stack([getattr(clip.window, settings.given) for clip in found])
-    latents = np.asarray(jax.jit(codecs[settings.given].encode)(clips))
+    latents = np.asarray(system.encoders[settings.given](clips))
     if latents.shape[1:] != shapes[settings.given]:
         raise ValueError(
             f"the {settings.given} of a condition becomes an array {latents.shape[1:]}, but the "
-            f"models' samples are {shapes[settings.given]}: config.clip and config.codecs must "
-            "make what config.bases expects."
+            f"models' samples are {shapes[settings.given]}: config.clip and the codecs of "
+            "config.bases must make what the models expect."
         )
     files = tuple((clip.name, clip.sha256) for clip in found)
     return Given(modality=settings.given, files=files, clips=clips, latents=latents)
