@@ -6,7 +6,7 @@ text `[b s d]`. `t` is an int32 noise level `[b]` in 0..T-1, and a prediction is
 unless its name says otherwise.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,9 +20,7 @@ Cond = Any
 DenoiseFn = Callable[[AV, Array, Cond], AV]
 # (x_t, t, cond) -> h [b], the log-ratio of the joint density to the product of the base densities
 LogRatioFn = Callable[[AV, Array, Cond], Array]
-Guide = Callable[[DenoiseFn], DenoiseFn]
-# Strengths, schedules and steppers that differ by modality.
-PerModality = Mapping[str, Any]
+
 Params = Any
 # Before a modality's name: the embedding of its text, in examples and batches.
 TEXT = "text_"

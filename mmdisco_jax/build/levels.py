@@ -5,8 +5,8 @@ from typing import Any
 
 from mmdisco_jax.base_models.joint import JOINT
 from mmdisco_jax.build.sections import Config, schedules
+from mmdisco_jax.process.loss_aware_sampling import LossSecondMoment
 from mmdisco_jax.process.noising import LevelSampler, TimeSampler
-from mmdisco_jax.process.resampling import LossSecondMoment
 
 UNIFORM, LOSS_SECOND_MOMENT = TIME_SAMPLERS = ("uniform", "loss_second_moment")
 

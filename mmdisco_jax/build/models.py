@@ -26,7 +26,7 @@ from mmdisco_jax.build.provenance import check_schedules
 from mmdisco_jax.build.sections import Config, named, schedules
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
-from mmdisco_jax.nn.keys import definition
+from mmdisco_jax.nn.init import definition
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.training.weights import digest, load_weights, read_metadata
 from mmdisco_jax.types import DenoiseFn, LogRatioFn

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from mmdisco_jax.base_models import unet_2d_spec, unet_motion_spec
+from mmdisco_jax.base_models import unet_2d_spec, unet_motion
 from mmdisco_jax.base_models.unet_2d import UNet2D
 from mmdisco_jax.base_models.unet_motion import UNetMotion
 from mmdisco_jax.codecs import autoencoder_kl, hifi_gan
-from mmdisco_jax.nn.keys import skeleton
+from mmdisco_jax.nn.init import skeleton
 from mmdisco_jax.porting.lazy import LazyTensors, as_lazy
 from mmdisco_jax.porting.load import Overrides
 from mmdisco_jax.porting.weight_norm import folded
@@ -48,7 +48,7 @@ class Port:
 
 PORTS = {
     "UNet2DConditionModel": Port(spec_of=unet_2d_spec.spec_from_config, module=UNet2D),
-    "UNetMotionModel": Port(spec_of=unet_motion_spec.spec_from_config, module=UNetMotion),
+    "UNetMotionModel": Port(spec_of=unet_motion.spec_from_config, module=UNetMotion),
     "AutoencoderKL": Port(
         spec_of=autoencoder_kl.spec_from_config,
         module=autoencoder_kl.AutoencoderKL,

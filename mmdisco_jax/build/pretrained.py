@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from mmdisco_jax import parallel
-from mmdisco_jax.base_models import unet_2d_spec, unet_motion_spec
+from mmdisco_jax.base_models import unet_2d_spec, unet_motion
 from mmdisco_jax.base_models.unet_motion import merge_adapter
 from mmdisco_jax.build.ports import PORTS, Port, port_of
 from mmdisco_jax.build.sections import Config, schedules
@@ -30,7 +30,7 @@ from mmdisco_jax.process import SCHEDULES
 # The file of a component whose weights `convert` has written in this project's names and layout.
 OURS = "weights.safetensors"
 _CONFIG, _SCHEDULER = "config.json", "scheduler/scheduler_config.json"
-_PRESETS = {**unet_2d_spec.PRESETS, **unet_motion_spec.PRESETS}
+_PRESETS = {**unet_2d_spec.PRESETS, **unet_motion.PRESETS}
 
 
 class Part(NamedTuple):
@@ -161,7 +161,7 @@ def pretrained_base(config: Config, name: str) -> Base:
     if section.adapter and port is PORTS["UNet2DConditionModel"]:
         adapter = part(config, section.adapter, "")
         port = PORTS["UNetMotionModel"]
-        spec = unet_motion_spec.spec_with_adapter(spec, adapter.config)
+        spec = unet_motion.spec_with_adapter(spec, adapter.config)
         tensors = LazyTensors(merge_adapter(tensors.entries, adapter.tensors.entries))
     return Base(port, spec, tensors)
 
@@ -170,7 +170,7 @@ def _preset(preset: str, options: dict[str, Any]) -> Base:
     if preset not in _PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(_PRESETS)}.")
     spec: Any = _PRESETS[preset]
-    if isinstance(spec, unet_motion_spec.UNetMotionSpec):
+    if isinstance(spec, unet_motion.UNetMotionSpec):
         picture = dataclasses.replace(spec.picture, **options)
         return Base(PORTS["UNetMotionModel"], dataclasses.replace(spec, picture=picture), None)
     return Base(PORTS["UNet2DConditionModel"], dataclasses.replace(spec, **options), None)

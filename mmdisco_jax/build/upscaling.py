@@ -20,7 +20,7 @@ from mmdisco_jax.build.codecs import decoded_shape
 from mmdisco_jax.build.models import sample_shapes
 from mmdisco_jax.build.sections import Config, named
 from mmdisco_jax.inputs.degradations import DegradationSpec, DrawnPairs
-from mmdisco_jax.nn.keys import definition
+from mmdisco_jax.nn.init import definition
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import Schedule
