@@ -20,6 +20,7 @@ from mmdisco_jax.base_models.image_unet_blocks import (
     Upsample,
     apply_layers,
 )
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.nn.conv import Conv
 from mmdisco_jax.nn.layers import SiLU, chain
 from mmdisco_jax.nn.norm import GroupNorm, check_groups
@@ -72,9 +73,7 @@ class ImageUNetSpec:
     num_groups: int = 32
 
     def __post_init__(self):
-        for name in ("in_channels", "out_channels", "model_channels", "num_res_blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        check_positive(self, "in_channels", "out_channels", "model_channels", "num_res_blocks")
         if not self.channel_mult or min(self.widths) < 1:
             raise ValueError(f"channel_mult {self.channel_mult} must give each level a channel.")
         if not 0 <= self.dropout < 1:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mmdisco_jax.base_models.random_shift import check_window
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.types import Array
 
 # Kinds of blocks that the backward pass recomputes instead of storing their activations. The
@@ -107,9 +108,11 @@ class MMDiffusionSpec:
 
     @property
     def num_levels(self) -> int:
+        """Number of levels."""
         return len(self.channel_mult)
 
     def width(self, level: int) -> int:
+        """Return the number of channels of a level."""
         return int(self.channel_mult[level] * self.model_channels)
 
     def window_at(self, level: int) -> int | None:
@@ -146,14 +149,12 @@ class MMDiffusionSpec:
         return (*down, *[None] * self.middle_cross_attention, *up)
 
     def _check_numbers(self) -> None:
-        for name in (
+        check_positive(
+            self,
             *("video_channels", "audio_channels", "model_channels", "num_res_blocks"),
             *("num_groups", "num_heads", "num_head_channels", "num_heads_upsample"),
             "dilation_period",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        )
         if not self.channel_mult or min(map(self.width, range(self.num_levels))) < 1:
             raise ValueError(
                 f"channel_mult {self.channel_mult} times model_channels {self.model_channels} must "

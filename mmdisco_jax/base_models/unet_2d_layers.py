@@ -101,7 +101,7 @@ class FeedForward(nnx.Module):
 
 
 class SinusoidalPositionalEmbedding(nnx.Module):
-    """Add a sinusoidal position embedding to x [n m c], with m at most `length`.
+    """Sinusoidal position embedding, added to x [n m c] with m at most `length`.
 
     Checkpoints contain the table, so it is a variable here, but not a trained parameter.
     """

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.nn.config_json import attends, per_level, read_config
 from mmdisco_jax.nn.norm import check_groups
 
@@ -148,14 +149,11 @@ class UNet2DSpec:
             raise ValueError("class_concat needs a class embedding: set class_dim to its width.")
 
     def _check_numbers(self) -> None:
-        for name in (
+        check_positive(
+            self,
             *("in_channels", "out_channels", "widths", "num_layers", "num_heads", "context_dims"),
             *("num_transformers", "num_mid_transformers", "num_groups", "class_dim"),
-        ):
-            value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and number < 1:
-                    raise ValueError(f"{name} is {value}; each number must be at least 1.")
+        )
         for level, width in enumerate(self.widths):
             check_groups(width, self.num_groups)
             if self.attends_at(level) and width % self.num_heads[level]:
@@ -210,11 +208,7 @@ class MotionSpec:
     max_frames: int = 32
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if any(number is not None and number < 1 for number in numbers):
-                raise ValueError(f"{field.name} is {value}; each number must be at least 1.")
+        check_positive(self, *(field.name for field in dataclasses.fields(self)))
 
 
 def spec_from_config(config: Mapping[str, Any], **options: Any) -> UNet2DSpec:

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.codecs.autoencoder_kl_blocks import Decoder, Encoder
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.nn.config_json import read_config
 from mmdisco_jax.nn.conv import Conv
 from mmdisco_jax.nn.norm import check_groups
@@ -54,9 +55,7 @@ class AutoencoderKLSpec:
     mid_block_add_attention: bool = True
 
     def __post_init__(self):
-        for name in ("in_channels", "out_channels", "latent_channels", "layers_per_block"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        check_positive(self, "in_channels", "out_channels", "latent_channels", "layers_per_block")
         if not self.block_out_channels:
             raise ValueError("block_out_channels is empty; name the width of at least one level.")
         for width in self.block_out_channels:

@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.discriminator.fusion_transformer import FusionTransformer
+from mmdisco_jax.nn.checks import check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,7 @@ class FusionSpec:
         if self.kind not in FUSIONS:
             raise ValueError(f"unknown fusion kind {self.kind!r}; known kinds: {sorted(FUSIONS)}")
         sizes = ("num_layers", "channels", "out_channels", "num_heads", "head_dim", "max_tokens")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"fusion {name} is {getattr(self, name)}; it must be at least 1")
+        check_positive(self, *sizes)
         if FUSIONS[self.kind] is InterpolatedFusion and self.channels % 2:
             raise ValueError(f"fusion channels {self.channels} must be even for {self.kind}")
 

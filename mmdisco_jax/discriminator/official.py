@@ -13,6 +13,7 @@ from jax import Array
 
 from mmdisco_jax.discriminator.blocks import FeatureExtractor
 from mmdisco_jax.discriminator.fusion import FUSIONS, FusionSpec
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.nn.norm import check_groups
 from mmdisco_jax.nn.time_embedding import TimestepEmbedding, sinusoidal_embedding
 
@@ -54,9 +55,7 @@ class OfficialDiscriminatorSpec:
         if self.audio_conv not in ("1d", "2d"):
             raise ValueError(f"audio_conv is {self.audio_conv!r}; it must be '1d' or '2d'")
         counts = ("video_channels", "audio_channels", "num_res_blocks", "dilation_period")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_positive(self, *counts)
         if not self.channel_mult or min(self.channel_mult) < 1:
             raise ValueError(f"channel_mult {self.channel_mult} must hold numbers of at least 1")
         for mult in self.channel_mult:
@@ -69,6 +68,7 @@ class OfficialDiscriminatorSpec:
 
     @property
     def has_text(self) -> bool:
+        """Tell whether the network takes text embeddings."""
         return self.video_text_dim is not None
 
 

@@ -65,7 +65,7 @@ class GatedMLP(nnx.Module):
         self.table = nnx.Param(jnp.zeros((3, width)))
 
     def __call__(self, x: Array, modulation: Array) -> Array:
-        """x [b n d], modulation [b 3 d] -> [b n d]."""
+        """Map x [b n d] and modulation [b 3 d] to [b n d]."""
         scale, shift, gate = jnp.split(modulation + self.table[...], 3, axis=1)
         h = self.linear_1(layer_norm(x) * (1 + scale) + shift)
         return x + (1 + gate) * self.linear_2(nnx.silu(h))
@@ -82,7 +82,7 @@ class Local(nnx.Module):
         self.kernel = nnx.Param(jnp.zeros((taps, width)))
 
     def __call__(self, x: Array) -> Array:
-        """x [b n d] -> [b n d]; zeros beyond the ends."""
+        """Map x [b n d] to [b n d]; tokens beyond the ends count as zeros."""
         taps, n = self.kernel[...].shape[0], x.shape[1]
         # A banded matrix per feature is the fastest form on every backend when tokens are few.
         shifts = jnp.stack([jnp.eye(n, k=k - taps // 2) for k in range(taps)])
@@ -109,7 +109,7 @@ class Block(nnx.Module):
         self.table = nnx.Param(jnp.zeros((3, width)))
 
     def __call__(self, x: Array, modulation: Array) -> Array:
-        """x [b n d], modulation [b 6 d] -> [b n d]."""
+        """Map x [b n d] and modulation [b 6 d] to [b n d]."""
         if self.local is not None:
             x = self.local(x)
         scale, shift, gate = jnp.split(modulation[:, :3] + self.table[...], 3, axis=1)
@@ -136,7 +136,7 @@ class Stack(nnx.Module):
         self.blocks = make(jax.random.split(rngs.params(), depth))
 
     def __call__(self, x: Array, modulation: Array) -> Array:
-        """x [b n d], modulation [b 6 d] -> [b n d]."""
+        """Map x [b n d] and modulation [b 6 d] to [b n d]."""
         graphdef, params = nnx.split(self.blocks)
 
         def apply(h: Array, block: nnx.State) -> tuple[Array, None]:

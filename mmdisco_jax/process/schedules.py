@@ -44,6 +44,7 @@ class Schedule:
 
     @property
     def num_timesteps(self) -> int:
+        """Number of levels, T."""
         return len(self.abar)
 
     def digest(self) -> str:
