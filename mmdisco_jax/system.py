@@ -33,7 +33,7 @@ from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.media.cutting import ClipSpec
-from mmdisco_jax.nn.keys import Init, definition
+from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.process.predictions import split_variance
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers.levels import Levels, levels, solver_levels

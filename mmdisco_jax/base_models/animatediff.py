@@ -8,7 +8,7 @@ The base video model of MMDisCo's main result, on Realistic Vision 5.1.
 import dataclasses
 from typing import Any, ClassVar
 
-from mmdisco_jax.base_models import unet_motion_spec
+from mmdisco_jax.base_models import unet_motion
 from mmdisco_jax.base_models.pipelines import (
     UNET,
     VAE,
@@ -46,7 +46,7 @@ class AnimateDiff(PipelineBase):
     chunk_frames: int | None = 8
 
     def preset(self) -> Network:
-        spec = unet_motion_spec.PRESETS["animatediff_1_5_2"]
+        spec = unet_motion.PRESETS["animatediff_1_5_2"]
         picture = dataclasses.replace(spec.picture, **self._options)
         return Network(
             PORTS.get("UNetMotionModel"), dataclasses.replace(spec, picture=picture), None
@@ -81,7 +81,7 @@ class AnimateDiff(PipelineBase):
         spec, tensors = port.spec_of(found.config, **self._options), found.tensors
         if self.motion and port is PORTS.get("UNet2DConditionModel"):
             adapter = adapter_component(self.motion, "config.weights.motion")
-            spec = unet_motion_spec.spec_with_adapter(spec, adapter.config)
+            spec = unet_motion.spec_with_adapter(spec, adapter.config)
             tensors = LazyTensors(merge_adapter(tensors.entries, adapter.tensors.entries))
             port = moving
         return Network(port, spec, tensors)

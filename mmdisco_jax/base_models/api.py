@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from mmdisco_jax import parallel
 from mmdisco_jax.codecs import CODECS
-from mmdisco_jax.nn.keys import Init
+from mmdisco_jax.nn.init import Init
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import LevelSampler
 from mmdisco_jax.process.schedules import Schedule

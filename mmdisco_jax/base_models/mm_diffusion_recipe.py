@@ -19,7 +19,7 @@ from mmdisco_jax.base_models.api import TrainedBase, as_codec, as_schedule
 from mmdisco_jax.base_models.losses import joint_noise_prediction
 from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.base_models.mm_diffusion_spec import MMDiffusionSpec, draw_shifts
-from mmdisco_jax.nn.keys import Init, definition
+from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.process.noising import LevelSampler
 from mmdisco_jax.process.predictions import convert, split_variance
 from mmdisco_jax.process.schedules import Schedule, linear

@@ -16,7 +16,7 @@ from flax import nnx
 
 from mmdisco_jax.base_models.api import TrainedBase, as_codec, as_schedule
 from mmdisco_jax.base_models.losses import noise_prediction
-from mmdisco_jax.nn.keys import Init, definition
+from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.nn.patches import check_patch, num_tokens, patchify, unpatchify
 from mmdisco_jax.nn.transformer import ZERO, GatedMLP, NoiseLevel, Stack, layer_norm
 from mmdisco_jax.process.noising import TimeSampler

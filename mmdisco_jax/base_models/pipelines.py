@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import Base
-from mmdisco_jax.nn.keys import Init, definition, skeleton
+from mmdisco_jax.nn.init import Init, definition, skeleton
 from mmdisco_jax.porting.folders import open_component, read_json
 from mmdisco_jax.porting.hub import locate
 from mmdisco_jax.porting.lazy import LazyTensors, open_files

@@ -14,7 +14,7 @@ from flax import nnx
 from mmdisco_jax.base_models.api import as_schedule
 from mmdisco_jax.base_models.image_unet import ImageUNet, ImageUNetSpec
 from mmdisco_jax.base_models.losses import noise_prediction
-from mmdisco_jax.nn.keys import Init, definition
+from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.predictions import convert
 from mmdisco_jax.process.schedules import Schedule, linear

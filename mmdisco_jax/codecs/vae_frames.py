@@ -17,8 +17,8 @@ from mmdisco_jax.codecs.autoencoder_kl import (
     posterior,
     to_model,
 )
-from mmdisco_jax.codecs.chunks import map_chunks
-from mmdisco_jax.nn.keys import skeleton
+from mmdisco_jax.codecs.chunked_map import map_chunks
+from mmdisco_jax.nn.init import skeleton
 from mmdisco_jax.types import ClipFormat, Clock, Params
 
 

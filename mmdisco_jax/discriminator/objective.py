@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mmdisco_jax.discriminator import losses
-from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise
+from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise, mean_by_level
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
@@ -213,7 +213,7 @@ def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> d
     """Loss and accuracy by noise level, and the counts of a calibration curve."""
     ce = 0.5 * (jax.nn.softplus(-real) + jax.nn.softplus(fake).mean(0))
     accuracy = 0.5 * ((real > 0) + (fake < 0).mean(0))
-    metrics = losses.by_level({"ce": ce, "accuracy": accuracy}, t, num_timesteps)
+    metrics = mean_by_level({"ce": ce, "accuracy": accuracy}, t, num_timesteps)
     # Reals and fakes weigh half each, as in the loss, so a calibrated D has share == probability.
     bins = jnp.arange(10)
     in_real = (jnp.floor(jax.nn.sigmoid(real) * 10)[:, None] == bins).mean(0)

@@ -20,7 +20,7 @@ from mmdisco_jax.discriminator.official import PRESETS
 from mmdisco_jax.discriminator.official_pair import OfficialPair
 from mmdisco_jax.guidance.joint import joint, residual
 from mmdisco_jax.io import write_bytes
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.training.state import init_state
 

@@ -16,7 +16,7 @@ from mmdisco_jax.build import Config
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.io import write_bytes
 from mmdisco_jax.metrics import bootstrap, kernel
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.grids import timesteps

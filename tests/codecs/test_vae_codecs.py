@@ -15,11 +15,11 @@ from flax import nnx
 from mmdisco_jax.codecs import hifi_gan
 from mmdisco_jax.codecs.audioldm_mel import LogMelSpec
 from mmdisco_jax.codecs.autoencoder_kl import AutoencoderKL, spec_from_config
-from mmdisco_jax.codecs.chunks import map_chunks
+from mmdisco_jax.codecs.chunked_map import map_chunks
 from mmdisco_jax.codecs.vae_frames import VaeFrames
 from mmdisco_jax.codecs.vae_mel import VaeMel
 from mmdisco_jax.codecs.weighted import Loaded
-from mmdisco_jax.nn.keys import skeleton
+from mmdisco_jax.nn.init import skeleton
 from mmdisco_jax.porting.load import from_torch
 from tests.codecs import test_autoencoder_kl, test_hifi_gan
 from tests.golden.checker import relative_error

@@ -17,7 +17,7 @@ from mmdisco_jax.commands import convert
 from mmdisco_jax.commands.convert import ARCHITECTURES, Architecture, run
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
 from mmdisco_jax.discriminator.official_pair import OfficialPair
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.files import read_tensors
 from mmdisco_jax.porting.names import torch_tensor
 from mmdisco_jax.training.weights import digest, load_weights, read_metadata

@@ -20,7 +20,7 @@ from mmdisco_jax.commands.upscale import enlarger, upscale_clips
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.nn.conv import Conv
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics

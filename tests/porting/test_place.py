@@ -16,7 +16,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from mmdisco_jax import parallel
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.lazy import Entry, LazyTensors, open_files
 from mmdisco_jax.porting.load import from_torch, to_torch
 from mmdisco_jax.porting.names import TorchTensor

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from mmdisco_jax import parallel
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.place import place, unplace
 
 

@@ -12,7 +12,7 @@ import torch
 import transformers
 from flax import nnx
 
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module, to_torch
 from mmdisco_jax.porting.place import unplace
 from mmdisco_jax.text import clap

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.training.weights import load_weights, read_metadata, save_weights
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from mmdisco_jax.base_models.image_unet import ImageUNetSpec
 from mmdisco_jax.base_models.super_resolution import SuperResolution
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
 from mmdisco_jax.samplers.respacing import respaced_timesteps
 from tests.golden.checker import FORWARD, Golden, GoldenError, Pair

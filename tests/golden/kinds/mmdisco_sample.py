@@ -11,7 +11,7 @@ from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.official import OfficialDiscriminator
 from mmdisco_jax.guidance.classifier_free import classifier_free
 from mmdisco_jax.guidance.joint import add, residual
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys for the initial parameters of modules, and modules without any parameters yet."""
+"""Initialisation of NNX modules: parameter keys, abstract modules, compiled initialisers."""
 
 import functools
 from collections.abc import Callable, Hashable
@@ -14,10 +14,11 @@ Init = Callable[[Array], nnx.State]
 
 
 class _Keys:
-    """Gives the keys that `nnx.Rngs(key).params()` gives, one after the other.
+    """Stand-in for `nnx.Rngs` that yields the same keys but counts in Python.
 
-    Rngs counts in an array. Where modules are built under a trace (`jit`, `eval_shape`), each count
-    makes JAX look through all that has been traced: a second for a hundred layers, and quadratic.
+    `nnx.Rngs` counts in an array. When modules are built under a trace (`jit`, `eval_shape`), each
+    count makes JAX search all that has been traced so far: the cost is quadratic, and a hundred
+    layers take a second.
     """
 
     def __init__(self, key: Array):
@@ -30,17 +31,28 @@ class _Keys:
 
 
 def param_keys(key: Array | int) -> nnx.Rngs:
-    """The `rngs` of a module's constructor, for one module; `key` may be a seed."""
+    """Make the `rngs` argument for the constructor of one module.
+
+    Args:
+      key: a random key, or a seed for one. The keys derived from it are those of `nnx.Rngs`.
+    """
     return cast(nnx.Rngs, _Keys(jax.random.key(key) if isinstance(key, int) else key))
 
 
 @functools.lru_cache(maxsize=32)  # a large network takes seconds
 def skeleton(make: Callable[..., nnx.Module], *args: Hashable) -> tuple[nnx.GraphDef, nnx.State]:
-    """Graph definition and shapes of the parameters of the module `make(*args, rngs=...)`."""
+    """Return the graph definition and parameter shapes of the module `make(*args, rngs=...)`.
+
+    No parameter is allocated, so a checkpoint can be loaded into the module without initialising
+    it first.
+    """
     return nnx.split(nnx.eval_shape(lambda: make(*args, rngs=param_keys(0))))
 
 
 def definition(make: Callable[..., nnx.Module], *args: Hashable) -> tuple[nnx.GraphDef, Init]:
-    """Graph definition, and a compiled function key -> random parameters, of such a module."""
+    """Return the graph definition of `make(*args, rngs=...)` and its compiled initialiser.
+
+    The initialiser maps a random key to parameters.
+    """
     graphdef, _ = skeleton(make, *args)
     return graphdef, jax.jit(lambda key: nnx.split(make(*args, rngs=param_keys(key)))[1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A function of a batch, computed piece by piece: the memory is that of one piece."""
+"""Chunked map: compute a function of a batch in chunks, to bound the memory that it takes."""
 
 from collections.abc import Callable
 
@@ -8,12 +8,17 @@ from jax import Array
 
 
 def map_chunks(function: Callable[[Array], Array], x: Array, chunk: int | None) -> Array:
-    """`function(x)` of x [n ...] for a function that treats each of the n alone: [n ...].
+    """Compute function(x) for x [n ...], `chunk` samples at a time.
+
+    If x is sharded along n, map inside a `shard_map`: chunks would mix the devices' samples.
 
     Args:
-      chunk: how many are computed at once; None for all. n need not be a multiple of it, but a
-        rest is compiled a second time. Devices that share x along n would have to exchange it:
-        let each map its own.
+      function: must treat each of the n samples independently.
+      chunk: number of samples computed at once; None for all. n need not be a multiple of it, but
+        the function is compiled a second time for the remainder.
+
+    Returns:
+      [n ...].
 
     Raises:
       ValueError: chunk < 1.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the text encoders share: embeddings, attention, activations, reading a config.json."""
+"""Layers and config.json checks shared by the CLIP and CLAP text encoders."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmdisco_jax.nn.attention import attention
 from mmdisco_jax.types import Array
 
-# transformers' names.
+# Activations by the names that transformers gives them in config.json.
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -23,9 +24,9 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 
 
 class Embedding(nnx.Module):
-    """Rows of a table: ids [...] -> [... d], in the table's dtype, whatever was loaded.
+    """Embedding table: ids [...] -> [... d], in the dtype of the loaded table.
 
-    nnx.Embed keeps the dtype that it was built with, and would widen a bfloat16 encoder.
+    `nnx.Embed` keeps the dtype that it was built with, and would widen a bfloat16 encoder.
     """
 
     def __init__(self, num_rows: int, width: int, *, rngs: nnx.Rngs):
@@ -35,7 +36,7 @@ class Embedding(nnx.Module):
         return jnp.take(self.embedding[...], ids, axis=0)
 
 
-def attend(
+def self_attention(
     queries: Array,
     keys: Array,
     values: Array,
@@ -44,18 +45,19 @@ def attend(
     attention_mask: Array | None,
     is_causal: bool = False,
 ) -> Array:
-    """Self-attention in `num_heads` heads: [b s d] three times -> [b s d]; softmax in float32.
+    """Multi-head self-attention over text with padding: three [b s d] -> [b s d].
 
-    attention_mask: [b s], 0 where a key is padding; each position needs one key that is none.
+    Args:
+      attention_mask: [b s], 0 at padding, or None to attend to everything. Each position must see
+        at least one key that is no padding.
+      is_causal: a position sees only itself and those before it.
     """
 
     def split(x: Array) -> Array:
         return x.reshape(*x.shape[:2], num_heads, -1)
 
     mask = None if attention_mask is None else attention_mask.astype(bool)[:, None, None, :]
-    out = jax.nn.dot_product_attention(
-        split(queries), split(keys), split(values), mask=mask, is_causal=is_causal
-    )
+    out = attention(split(queries), split(keys), split(values), mask=mask, is_causal=is_causal)
     return out.reshape(queries.shape)
 
 
@@ -69,10 +71,13 @@ def check_length(ids: Array, limit: int, key: str) -> None:
 
 
 def part_of(config: Mapping[str, Any], models: Sequence[str]) -> Mapping[str, Any]:
-    """The text encoder's part of a config.json, which may be that of the whole two-tower model.
+    """Return the text encoder's section of a config.json, which may describe a two-tower model.
+
+    Args:
+      models: the architectures that the encoder can be read from.
 
     Raises:
-      ValueError: the config is another architecture's than `models`.
+      ValueError: the config is that of another architecture.
     """
     part = config.get("text_config", config)
     named = config.get("architectures") or list(models)
@@ -85,7 +90,7 @@ def part_of(config: Mapping[str, Any], models: Sequence[str]) -> Mapping[str, An
 
 
 def count(config: Mapping[str, Any], key: str, default: int, *, least: int = 1) -> int:
-    """A whole number of config.json; absent means `default`, as transformers has it."""
+    """Read a whole number >= `least` from config.json; an absent key means `default`."""
     value = config.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{key}={value!r} in config.json: must be a whole number >= {least}.")
@@ -93,7 +98,7 @@ def count(config: Mapping[str, Any], key: str, default: int, *, least: int = 1) 
 
 
 def number(config: Mapping[str, Any], key: str, default: float) -> float:
-    """A positive number of config.json; absent means `default`, as transformers has it."""
+    """Read a number between 0 and 1 from config.json; an absent key means `default`."""
     value = config.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise ValueError(f"{key}={value!r} in config.json: must be a number between 0 and 1.")
@@ -101,18 +106,18 @@ def number(config: Mapping[str, Any], key: str, default: float) -> float:
 
 
 def activation(config: Mapping[str, Any], key: str, default: str) -> str:
-    """The name of an activation that `ACTIVATIONS` has."""
+    """Read the name of one of `ACTIVATIONS` from config.json; an absent key means `default`."""
     value = config.get(key, default)
     if value not in ACTIVATIONS:
         raise ValueError(
             f"{key}={value!r} in config.json: known activations are {sorted(ACTIVATIONS)}; add it "
-            "to ACTIVATIONS in mmdisco_jax/text/parts.py."
+            "to ACTIVATIONS in mmdisco_jax/text/layers.py."
         )
     return value
 
 
 def check_heads(width: int, num_heads: int) -> None:
-    """Raise ValueError unless the heads share the width equally."""
+    """Raise ValueError unless `num_heads` divides `width`."""
     if width % num_heads:
         raise ValueError(
             f"hidden_size={width} in config.json: must be a multiple of "

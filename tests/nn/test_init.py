@@ -5,7 +5,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 
 
 def test_keys_are_those_of_rngs():

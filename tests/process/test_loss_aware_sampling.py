@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmdisco_jax.process.resampling import History, LossSecondMoment
+from mmdisco_jax.process.loss_aware_sampling import History, LossSecondMoment
 
 
 def _full(losses: np.ndarray) -> History:
