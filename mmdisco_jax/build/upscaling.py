@@ -19,7 +19,7 @@ from mmdisco_jax.base_models.super_resolution import (
 from mmdisco_jax.build.codecs import decoded_shape
 from mmdisco_jax.build.models import sample_shapes
 from mmdisco_jax.build.sections import Config, named
-from mmdisco_jax.inputs.degradations import DegradationSpec, DrawnPairs
+from mmdisco_jax.inputs.degradations import DegradationSpec, RandomPairs
 from mmdisco_jax.nn.keys import definition
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
@@ -40,7 +40,7 @@ _CHANNELS = 3
 _TRAINED_FOR = ("low_size", "high_size", "base", "schedule", "prediction")
 
 
-def super_resolution_pairs(config: Config) -> DrawnPairs | None:
+def super_resolution_pairs(config: Config) -> RandomPairs | None:
     """What turns clips into training pairs, if super-resolution is what is trained."""
     if config.train.target != SUPER_RESOLUTION:
         return None
@@ -52,7 +52,7 @@ def super_resolution_pairs(config: Config) -> DrawnPairs | None:
     pairs = section.pairs.to_dict()
     count = pairs.pop("frames_per_clip")
     sizes = {"high_size": section.high_size, "low_size": section.low_size}
-    return DrawnPairs(spec=DegradationSpec(**sizes, **pairs), frames_per_clip=count)
+    return RandomPairs(spec=DegradationSpec(**sizes, **pairs), frames_per_clip=count)
 
 
 def super_resolution_model(config: Config) -> tuple[nnx.GraphDef, Any]:
