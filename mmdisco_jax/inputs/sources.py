@@ -118,10 +118,8 @@ def find_prepared(
     if str(name_or_dir) in DATASETS.names() and data_dir is not None:
         root = Path(data_dir) / name_or_dir
     elif not root.is_dir():
-        if root.name == str(
-            name_or_dir
-        ):  # a bare word is meant as a name; an unknown one raises here
-            DATASETS.get(str(name_or_dir))
+        if root.name == str(name_or_dir):
+            DATASETS.get(str(name_or_dir))  # a bare word is meant as a name: raises if unknown
             raise ValueError(
                 f"dataset {name_or_dir!r} is given by name, which needs data_dir, the folder "
                 "that `prepare` wrote to; pass data_dir or the prepared folder itself."
