@@ -50,9 +50,9 @@ def locate(
         lacking = needed.lacking(folder)
         if lacking:
             raise FileNotFoundError(
-                f"{setting}={text!r}: the folder lacks {', '.join(lacking)}. Put them there, in the "
-                f"layout that diffusers writes (one subfolder a component), or set {setting} to "
-                "another folder."
+                f"{setting}={text!r}: the folder lacks {', '.join(lacking)}. Put them there, in "
+                "the layout that diffusers writes (one subfolder a component), or set "
+                f"{setting} to another folder."
             )
         return folder
     if not _ID.fullmatch(text):
@@ -138,8 +138,8 @@ def _downloaded(
     lacking = needed.lacking(folder)
     if lacking:
         raise FileNotFoundError(
-            f"{setting}={source!r}: the repository lacks {', '.join(lacking)}. Set {setting} to one "
-            "in diffusers layout."
+            f"{setting}={source!r}: the repository lacks {', '.join(lacking)}. Set {setting} to "
+            "one in diffusers layout."
         )
     return folder
 
