@@ -185,7 +185,8 @@ class Checkpoints:
             )
             raise CheckpointError(
                 f"the checkpoint {self._directory / str(step)} is damaged: "
-                f"{listed(lines, separator='; ')}. It was not used, and nothing was changed; {remedy} (kept steps: {steps})."
+                f"{listed(lines, separator='; ')}. It was not used, and nothing was "
+                f"changed; {remedy} (kept steps: {steps})."
             )
 
     def _require_same_config(self, saved: dict[str, Any], free: Sequence[str]) -> None:
