@@ -56,6 +56,7 @@ class RandomWindow(grain.transforms.RandomMap):
     size: WindowSize
 
     def random_map(self, element: Example, rng: np.random.Generator) -> Any:
+        """Returns the example with `video` and `audio` cut to the window."""
         return self.size.cut(element, int(rng.integers(self.size.num_starts(element))))
 
 

@@ -89,22 +89,27 @@ class ClipSpec:
 
     @property
     def num_frames(self) -> int:
+        """Frames of a clip."""
         return round(self.clip_seconds * self.fps)
 
     @property
     def num_samples(self) -> int:
+        """Samples of a clip, for each channel."""
         return round(self.clip_seconds * self.sample_rate_hz)
 
     @property
     def video_shape(self) -> tuple[int, ...]:
+        """Shape of the pictures, (f, h, w, 3)."""
         return (self.num_frames, self.height, self.width, 3)
 
     @property
     def audio_shape(self) -> tuple[int, ...]:
+        """Shape of the sound, (samples,) or (samples, 2)."""
         return (self.num_samples, 2) if self.channels == "stereo" else (self.num_samples,)
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of a clip before compression."""
         return math.prod(self.video_shape) + 2 * math.prod(self.audio_shape)
 
 

@@ -92,7 +92,7 @@ def read_list(path: str | Path, folder: str | Path) -> list[Entry]:
       FileNotFoundError: no such list or folder.
       ValueError: the list names no file, or a file twice.
     """
-    root, lines = _existing(folder), _text(path).split("\n")
+    root, lines = _existing(folder), _read_text(path).split("\n")
     names = [line.strip() for line in lines]
     names = [name for name in names if name and not name.startswith("#")]
     if not names:
@@ -215,7 +215,7 @@ def _existing(folder: str | Path) -> Path:
     return root
 
 
-def _text(path: str | Path) -> str:
+def _read_text(path: str | Path) -> str:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; pass the list or table of the media files.")
@@ -228,7 +228,7 @@ def _text(path: str | Path) -> str:
 def _table(path: str | Path) -> list[tuple[int, list[str]]]:
     """(number of its last line, cells) of each row that is not empty."""
     rows = []
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
         for cells in reader:
             rows.append((reader.line_num, cells))

@@ -222,7 +222,7 @@ class _Pool:
                 raise WorkError(
                     f"worker processes cannot start ({_cause(code, self._limits)}). A script that "
                     "prepares must be a file, and begin under `if __name__ == '__main__':`; free "
-                    "memory if it is short, and run again to go on."
+                    "memory if it is short, and run again to resume."
                 )
             self._requeued.append(index)
         elif not had_begun:

@@ -109,7 +109,7 @@ def _reraise_as_work_error(path: str) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # array_record raises the latter
         raise WorkError(
             f"cannot write {path}: {error}. Free disk space, or choose another data_dir; then run "
-            "again to go on."
+            "again to resume."
         ) from error
 
 

@@ -35,6 +35,7 @@ class Row:
 
     @property
     def used(self) -> bool:
+        """True if clips of this input become records."""
         return self.action not in ("error", "skip")
 
     def most_clips(self, clip_seconds: float) -> int:

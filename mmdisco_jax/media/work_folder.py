@@ -56,7 +56,7 @@ def require_space(folder: Path, num_bytes: int) -> None:
         raise OSError(
             f"{folder} needs {num_bytes / 1e9:.1f} GB for clips, and {(has + free) / 1e9:.1f} GB "
             "are free. Free disk space, choose another data_dir, fewer files or smaller clips; "
-            "then run again to go on."
+            "then run again to resume."
         )
 
 

@@ -179,7 +179,7 @@ class Checkpoints:
         if lines:
             earlier = [s for s in steps if s < step]
             remedy = (
-                f"to go on from an earlier one, set train.restore={earlier[-1]}"
+                f"to resume from an earlier one, set train.restore={earlier[-1]}"
                 if earlier
                 else "there is no earlier one; choose another workdir to start anew"
             )

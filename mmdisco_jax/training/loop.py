@@ -36,7 +36,7 @@ class StoppedError(RuntimeError):
     def __init__(self, step: int, number: signal.Signals):
         super().__init__(
             f"{number.name} at step {step}: a checkpoint of this step was written. Run the same "
-            "command again to go on from there."
+            "command again to resume from there."
         )
         self.step, self.signal = step, number
 

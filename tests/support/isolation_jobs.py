@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What workers are given in the tests of isolation: jobs that end as decoders do."""
+"""Jobs for the tests of isolation, which end in all the ways in which decoders end."""
 
 import os
 import signal
