@@ -123,11 +123,9 @@ def fit(
     and before each checkpoint, so that no checkpoint holds numbers that are not finite.
 
     Args:
-      state: state to start from.
-      frozen: parameters that are not trained.
+      state, frozen: state to start from, and parameters that are not trained.
       batches: iterator whose next batch is the one after `state.step`.
-      step: pure train step, from `state.make_step`.
-      key: random key of all steps.
+      step, key: pure train step from `state.make_step`, and the random key of all steps.
       save: writes a checkpoint; called every `save_every` steps, at the end and on a signal.
       place: host batch -> device batch.
       records: (state of `batches`, n) -> indices of the records in the n-th batch from there; used
