@@ -5,7 +5,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = {"types", "registry", "parallel", "io", "datasets"}
+CORE = {"types", "registry", "parallel", "io", "datasets", "checks"}
 # package -> packages of mmdisco_jax that it may import, besides itself and the core.
 ALLOWED = {
     "types": set(),
@@ -13,6 +13,7 @@ ALLOWED = {
     "parallel": set(),
     "io": set(),
     "datasets": set(),
+    "checks": set(),
     "process": set(),
     "nn": {"process"},
     "codecs": {"process", "nn"},

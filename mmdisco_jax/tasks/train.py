@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import schedule_record
-from mmdisco_jax.inputs.degradations import DegradationSpec, DrawnPairs
+from mmdisco_jax.inputs.degradations import DegradationSpec, RandomPairs
 from mmdisco_jax.inputs.pipeline import make_train_iterator
 from mmdisco_jax.inputs.windows import WindowSize
 from mmdisco_jax.io import write_bytes
@@ -155,7 +155,7 @@ def _iterator(
     )
 
 
-def super_resolution_pairs(system: System) -> DrawnPairs | None:
+def super_resolution_pairs(system: System) -> RandomPairs | None:
     """Transform from clips to training pairs, where super-resolution is trained."""
     if system.experiment.train.target != SUPER_RESOLUTION:
         return None
@@ -167,7 +167,7 @@ def super_resolution_pairs(system: System) -> DrawnPairs | None:
     pairs = dict(model.pairs)
     count = pairs.pop("frames_per_clip", 1)
     spec = DegradationSpec(high_size=model.high_size, low_size=model.low_size, **pairs)
-    return DrawnPairs(spec=spec, frames_per_clip=count)
+    return RandomPairs(spec=spec, frames_per_clip=count)
 
 
 class _Numbers:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training changes, and the pure step that changes it."""
+"""Training state and the pure train step.
+
+The step is a function of (state, frozen parameters, batch, key) without side effects.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,9 +20,14 @@ LossFn = Callable[[Params, Params, Any, Array, Array, Any], tuple[Array, Metrics
 
 
 class TrainState(NamedTuple):
-    """step int32 []; params; their exponential moving average; the optimizer's state.
+    """State of a training.
 
-    history: tree of arrays that the loss reads and returns anew, or None for a loss without any.
+    Attributes:
+      step: int32 [], the number of steps done.
+      params: trained parameters.
+      ema: exponential moving average of the parameters.
+      opt_state: state of the optimizer.
+      history: tree of arrays that the loss reads and updates; None for a loss that keeps nothing.
     """
 
     step: Array
@@ -32,8 +40,8 @@ class TrainState(NamedTuple):
 def init_state(
     params: Params, optimizer: optax.GradientTransformation, history: Any = None
 ) -> TrainState:
-    """State before the first step."""
-    ema = jax.tree.map(jnp.array, params)  # a copy: donated buffers must not be shared
+    """Makes the state before the first step."""
+    ema = jax.tree.map(jnp.array, params)  # a copy, because donated buffers must not be shared
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params), history)
 
 
@@ -44,14 +52,19 @@ def make_step(
     ema_decay: float,
     num_microbatches: int = 1,
 ) -> Callable[[TrainState, Params, Any, Array], tuple[TrainState, Metrics]]:
-    """A pure training step (state, frozen, batch, key) -> (state, metrics).
+    """Makes a pure train step (state, frozen, batch, key) -> (state, metrics).
 
-    With `num_microbatches` the gradient is the mean over that many parts of the batch, one after
-    the other, each with randomness of its own: less memory, the same law. Frozen parameters are an
-    argument of their own, so that no optimizer sees them. Randomness is `fold_in(key, step)`: a
-    resumed run draws what the uninterrupted one would have drawn. The average warms up as
-    (1 + n) / (10 + n), so that it forgets the initial weights early. The history of the loss
-    goes from part to part of the batch.
+    Frozen parameters are a separate argument, so that the optimizer never sees them. Randomness is
+    `fold_in(key, step)`, so a resumed run draws the same as an uninterrupted one.
+
+    Args:
+      loss_fn: the loss.
+      optimizer: an optax transformation.
+      ema_decay: decay of the moving average. Step n uses at most (1 + n) / (10 + n), so that the
+        average forgets the initial weights early.
+      num_microbatches: number of equal parts of the batch over which the gradient is averaged, one
+        after the other. Each part has randomness of its own, and the history passes from part to
+        part. More parts need less device memory.
     """
 
     def loss_and_rest(params: Params, *rest: Any) -> tuple[Array, tuple[Metrics, Any]]:
@@ -60,7 +73,7 @@ def make_step(
 
     gradient = jax.value_and_grad(loss_and_rest, has_aux=True)
     if num_microbatches > 1:
-        gradient = accumulated(gradient, num_microbatches)
+        gradient = _accumulated(gradient, num_microbatches)
 
     def step(state: TrainState, frozen: Params, batch: Any, key: Array):
         step_key = jax.random.fold_in(key, state.step)
@@ -79,13 +92,12 @@ def make_step(
     return step
 
 
-def accumulated(gradient: Callable, num_parts: int) -> Callable:
-    """`gradient` (value and aux, gradient) of each part of the batch in turn, and the mean of all.
+def _accumulated(gradient: Callable, num_parts: int) -> Callable:
+    """Averages loss, metrics and gradient over the parts of a batch, one after the other.
 
-    The history is that after the last part.
-
-    A metric that is nan in some parts is the mean over the others. ValueError, at the first call,
-    for a batch that cannot be cut into `num_parts`.
+    `gradient` is `jax.value_and_grad` of a loss whose auxiliary value is (metrics, history). A metric that is nan in some parts
+    is averaged over the others. The first call raises ValueError for a batch that cannot be divided
+    into `num_parts`.
     """
 
     def mean(params: Params, frozen: Params, batch: Any, key: Array, step: Array, history: Any):
@@ -110,7 +122,7 @@ def accumulated(gradient: Callable, num_parts: int) -> Callable:
 
 
 def _parts(x: Array, num_parts: int) -> Array:
-    """[b ...] -> [num_parts, b / num_parts, ...], each part with rows of every device."""
+    """Divides [b ...] into [num_parts, b / num_parts, ...]; each part has rows of every device."""
     batch = x.shape[0]
     if batch % num_parts:
         raise ValueError(

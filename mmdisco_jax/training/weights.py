@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trained weights as one safetensors file: dotted parameter names, and where they came from."""
+"""Weight files of this project: one safetensors file with dotted names and metadata."""
 
 import hashlib
 import os
@@ -13,11 +13,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mmdisco_jax.checks import shape_mismatches
 from mmdisco_jax.io import replacing
 from mmdisco_jax.parallel import from_named_leaves, named_leaves
 
 _STORED = ("float32", "float16")
-_SHOWN = 8  # names an error lists of each sort
 
 
 def save_weights(
@@ -27,16 +27,16 @@ def save_weights(
     *,
     dtype: str = "float32",
 ) -> None:
-    """Writes the parameters whole or not at all.
+    """Writes parameters to a file, as a whole or not at all.
 
     Args:
       path: a `.safetensors` file; replaced if it exists.
-      params: tree of arrays; the names in the file are `parallel.named_leaves`.
-      metadata: text by name: config (json), seed, step, commit, ...
-      dtype: how floating point numbers are stored, "float32" or "float16".
+      params: tree of arrays; the names in the file are those of `parallel.named_leaves`.
+      metadata: texts by name, such as config (JSON), seed, step and commit.
+      dtype: stored type of floating point numbers, "float32" or "float16".
 
     Raises:
-      ValueError: another dtype or suffix, or a number that float16 cannot hold.
+      ValueError: unknown dtype or suffix, or a number beyond the range of float16.
       WriteError: the file cannot be written.
     """
     if dtype not in _STORED:
@@ -58,40 +58,31 @@ def save_weights(
 
 
 def load_weights(path: str | os.PathLike[str], abstract: Any) -> Any:
-    """Parameters built like `abstract`, with its dtypes: every name of both sides must match.
+    """Loads parameters strictly: names and shapes must be exactly those of `abstract`.
 
     Args:
-      path: a file of `save_weights`.
-      abstract: tree of arrays or `jax.ShapeDtypeStruct`, as of `jax.eval_shape(init, key)`.
+      path: a file that `save_weights` has written.
+      abstract: tree of arrays or `jax.ShapeDtypeStruct`, such as `jax.eval_shape(init, key)`; it
+        gives the structure and the dtypes of the result.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: unreadable content, or names or shapes that differ; all are named.
+      ValueError: unreadable content, or different names or shapes; the message lists them.
     """
     arrays, _ = _read(path)
     wanted = named_leaves(abstract)
     shapes = {name: tuple(leaf.shape) for name, leaf in wanted.items()}
-    complaints = {
-        "missing": [name for name in shapes if name not in arrays],
-        "unexpected": [name for name in arrays if name not in shapes],
-        "wrong shape": [
-            f"{name} is {arrays[name].shape}, the model has {shape}"
-            for name, shape in shapes.items()
-            if name in arrays and arrays[name].shape != shape
-        ],
-    }
-    found = [f"{sort}: {_listed(names)}" for sort, names in complaints.items() if names]
-    if found:
+    if mismatches := shape_mismatches(shapes, {name: x.shape for name, x in arrays.items()}):
         raise ValueError(
-            f"{path} does not fit the model; {'; '.join(found)}. Use the weights of this config, "
-            "or the config that is in the file's metadata."
+            f"{path} does not fit the model; {mismatches}. Use the weights of this config, or the "
+            "config that is in the file's metadata."
         )
     leaves = {name: jnp.asarray(arrays[name], leaf.dtype) for name, leaf in wanted.items()}
     return from_named_leaves(abstract, leaves)
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a weight file: which weights these are."""
+    """Returns the SHA-256 of a weight file, which identifies the weights."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weight file {path}; train first, or correct the path.")
     with open(path, "rb") as file:
@@ -99,7 +90,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What `save_weights` wrote beside the numbers; errors as `load_weights`."""
+    """Reads the metadata of a weight file; raises as `load_weights` does."""
     return _read(path, values=False)[1]
 
 
@@ -114,8 +105,3 @@ def _read(path: Any, *, values: bool = True) -> tuple[dict[str, np.ndarray], dic
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); copy or train it again."
         ) from error
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(sorted(names)[:_SHOWN]) + more

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from mmdisco_jax.base_models.joint import JointModel
+
 from mmdisco_jax.base_models.losses import joint_noise_prediction
 from mmdisco_jax.base_models.mm_diffusion_spec import MMDiffusionSpec
 from mmdisco_jax.base_models.variational import variational_bound

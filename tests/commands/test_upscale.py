@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from mmdisco_jax.build import upscaling
+from mmdisco_jax.commands import sample, train
+from mmdisco_jax.commands.upscale import enlarger, upscale_clips
 from safetensors.numpy import load_file
 
 from configs import bounce_super_resolution
 from mmdisco_jax import build, parallel
 from mmdisco_jax.base_models.super_resolution import bilinear
-from mmdisco_jax.build import upscaling
-from mmdisco_jax.commands import sample, train
-from mmdisco_jax.commands.upscale import enlarger, upscale_clips
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.nn.conv import Conv

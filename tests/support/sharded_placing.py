@@ -7,7 +7,8 @@ from flax import nnx
 
 from mmdisco_jax import parallel
 from mmdisco_jax.nn.init import param_keys
-from mmdisco_jax.porting.place import place, unplace
+from mmdisco_jax.porting.place import place
+from tests.support.porting import unplace
 
 
 def main() -> None:
