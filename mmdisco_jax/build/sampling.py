@@ -2,12 +2,13 @@
 """Config sections to sampling programs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax import nnx
+from jax.tree_util import Partial
 
 from mmdisco_jax.base_models.joint import JOINT
 from mmdisco_jax.build.models import (
@@ -25,80 +26,123 @@ from mmdisco_jax.build.pretrained import require_sources
 from mmdisco_jax.build.provenance import check_schedules
 from mmdisco_jax.build.sections import Config, named, schedules
 from mmdisco_jax.guidance.classifier_free import classifier_free
-from mmdisco_jax.guidance.joint import Plan, PlannedJoint, ResidualFn, guided_by, residual
+from mmdisco_jax.guidance.joint import Field, Plan, joint
 from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
-from mmdisco_jax.samplers.api import Times, noise_only
-from mmdisco_jax.samplers.conditional import Conditional
-from mmdisco_jax.samplers.grids import solver_grid, timesteps
-from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
-from mmdisco_jax.samplers.programs import Programs, stretch_of
-from mmdisco_jax.samplers.sample import Sampling
+from mmdisco_jax.samplers.api import noise_only
+from mmdisco_jax.samplers.levels import Levels, levels, solver_levels
+from mmdisco_jax.samplers.sampler import CompiledSampler, Sampler
 from mmdisco_jax.training.weights import load_weights
-from mmdisco_jax.types import DenoiseFn
+from mmdisco_jax.types import AV, Array, Cond, DenoiseFn
 
 
-def sampler(config: Config, variant: str) -> Programs:
-    """Programs from (base params, discriminator params, sample indices [b]) to samples AV.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariantSampler:
+    """Samples of a variant: (base params, discriminator params, indices [b], conditions) -> AV.
 
-    They may have a fourth argument, conditions by name: "given", latents {modality: [b ...]} that
-    are kept; "text" and "no_text", embeddings {modality: [b ...]} of prompts and negative prompts.
-    `variant` names one of `config.sample.variants`, which override the rest of `config.sample`. A
-    sample is a function of (config.sample.seed, its index) and its conditions; the same noise
+    Conditions are None, or by name: "given", latents {modality: [b ...]} that are kept; "text" and
+    "no_text", embeddings {modality: [b ...]} of prompts and negative prompts.
+    """
+
+    sampler: Sampler
+    shapes: dict[str, tuple[int, ...]]
+    seed: int
+    weight: float
+    denoiser: Callable[[Any, Any, Any], DenoiseFn]
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.sampler.levels)
+
+    def compile(self, base: Any, disc: Any, indices: Any, conditions: Any = None) -> "_Compiled":
+        given = {"given": (conditions or {}).get("given"), "given_weight": self.weight}
+        cond = (conditions or {}).get("text")
+        denoise = self.denoiser(base, disc, conditions)
+        compiled = self.sampler.compile(
+            denoise, self.shapes, seed=self.seed, indices=indices, cond=cond, **given
+        )
+        return _Compiled(self, compiled)
+
+    def __call__(self, base: Any, disc: Any, indices: Any, conditions: Any = None) -> AV:
+        given = {"given": (conditions or {}).get("given"), "given_weight": self.weight}
+        cond = (conditions or {}).get("text")
+        denoise = self.denoiser(base, disc, conditions)
+        return self.sampler.run(
+            denoise, self.shapes, seed=self.seed, indices=indices, cond=cond, **given
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compiled:
+    variant: VariantSampler
+    compiled: CompiledSampler
+
+    @property
+    def num_steps(self) -> int:
+        return self.compiled.num_steps
+
+    def __call__(
+        self, base: Any, disc: Any, indices: Any, conditions: Any = None, *, on_steps: Any = None
+    ) -> AV:
+        told, denoise = conditions or {}, self.variant.denoiser(base, disc, conditions)
+        return self.compiled(
+            denoise, indices, told.get("text"), told.get("given"), on_steps=on_steps
+        )
+
+
+def sampler(config: Config, variant: str) -> VariantSampler:
+    """Sampler of one of `config.sample.variants`, which override the rest of `config.sample`.
+
+    A sample is a function of (config.sample.seed, its index) and its conditions; the same noise
     serves all variants.
     """
     chosen = variant_settings(config, variant)
-    noise, shapes = schedules(config), sample_shapes(config)
+    noise = schedules(config)
     base_graphs = {m: base_model(config, m)[0] for m in config.bases}
     steppers = {m: named(chosen.samplers[m], SAMPLERS) for m in noise}
-    grid = _grid(chosen, next(iter(noise.values())))
     guided = is_guided(config, variant)
-    disc_graph = discriminator(config)[0] if guided else None
+    disc_graph: Any = discriminator(config)[0] if guided else None
     _check_condition(chosen, base_graphs, guided)
-    learned = [m for m, s in steppers.items() if getattr(s, "variance", "") == "learned_range"]
+    learned = [m for m, s in steppers.items() if s.learned_variance]
     _check_learned(learned, config, variant)
-    stretch = stretch_of(len(grid))
 
-    def sampling(base_params: Any, disc_params: Any, indices: Any, conditions: Any) -> Sampling:
-        models = base_models(config, base_graphs, base_params)
-        denoise = denoise_fn(models)
+    def eps(params: Any, x: AV, t: Array, cond: Cond) -> AV:
+        models = base_models(config, base_graphs, params)
         if learned:
-            denoise = noise_only(models[JOINT].denoise_with_variance, but=learned)
-        with_text = _classifier_free(chosen, conditions)
-        denoise = with_text(denoise)
-        if disc_graph is not None:
-            h = log_ratio_fn(config, disc_graph, disc_params, models)
-            denoise = _guided(chosen, denoise, with_text(residual(h, noise)))
-        keys = sample_keys(chosen.seed, indices)
-        cond = conditions.get("text")
-        run = Sampling(denoise, steppers, noise, grid, keyed(keys), cond, chosen.num_substeps)
-        given = conditions.get("given")
-        if given is None:
-            return run
-        parts = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
-        fixed = {m: initial(keys, shapes)[m] for m in given}
-        return Conditional(**parts, given=given, fixed=fixed, weight=chosen.condition.weight)
+            return noise_only(models[JOINT].denoise_with_variance, but=learned)(x, t, cond)
+        return denoise_fn(models)(x, t, cond)
 
-    def begin(base_params: Any, disc_params: Any, indices: Any, conditions: Any = None) -> Any:
-        start = initial(sample_keys(chosen.seed, indices), shapes)
-        return sampling(base_params, disc_params, indices, conditions or {}).begin(start)
+    def log_ratio(params: Any, disc_params: Any, x: AV, t: Array, cond: Cond) -> Array:
+        models = base_models(config, base_graphs, params)
+        return log_ratio_fn(config, disc_graph, disc_params, models)(x, t, cond)
 
-    def proceed(base_params: Any, disc_params: Any, indices: Any, *rest: Any) -> Any:
-        *conditions, carry, first = rest
-        run = sampling(base_params, disc_params, indices, conditions[0] if conditions else {})
-        return run.proceed(carry, first, stretch)
+    def denoiser(base_params: Any, disc_params: Any, conditions: Any) -> DenoiseFn:
+        text = _text_guidance(chosen, conditions or {})
+        base = Partial(eps, base_params)
+        if not guided:
+            return text(base)
+        h = Partial(log_ratio, base_params, disc_params)
+        plan = Plan(interval=chosen.plan.interval or None, every=chosen.plan.every)
+        scales = chosen.scales.to_dict()
+        return joint(base, h, noise, scales, plan=plan, text_guidance=text)
 
-    return Programs(jax.jit(begin), jax.jit(proceed), len(grid), stretch)
+    return VariantSampler(
+        sampler=Sampler(steppers, noise, _levels(chosen, noise), chosen.num_substeps),
+        shapes=sample_shapes(config),
+        seed=chosen.seed,
+        weight=chosen.condition.weight,
+        denoiser=denoiser,
+    )
 
 
-def _grid(chosen: Config, schedule: Schedule) -> Times:
+def _levels(chosen: Config, noise: dict[str, Schedule]) -> Levels:
     if chosen.grid == "levels":
-        return timesteps(schedule, chosen.num_steps, chosen.spacing, chosen.offset)
+        return levels(noise, chosen.num_steps, chosen.spacing, chosen.offset)
     if chosen.grid != "solver":
         raise ValueError(f"unknown sample.grid {chosen.grid!r}: choose one of levels, solver.")
-    return solver_grid(
-        schedule,
+    return solver_levels(
+        noise,
         chosen.num_steps,
         chosen.spacing,
         to_clean=chosen.to_clean,
@@ -106,21 +150,12 @@ def _grid(chosen: Config, schedule: Schedule) -> Times:
     )
 
 
-def _classifier_free(chosen: Config, conditions: Any) -> Any:
-    """What puts a field (of noise, of residuals) under the text's guidance, if there is a text."""
+def _text_guidance(chosen: Config, conditions: Any) -> Callable[[Field], Field]:
+    """Text guidance of a field (of noise, of residuals), if there is a text."""
     if "text" not in conditions:
         return lambda field: field
     scales, uncond = chosen.text_scales.to_dict(), conditions["no_text"]
     return lambda field: classifier_free(field, scales, uncond)
-
-
-def _guided(chosen: Config, denoise: DenoiseFn, r: ResidualFn) -> Any:
-    """The denoiser with the discriminator's guidance, by the variant's scales and plan."""
-    scales = chosen.scales.to_dict()
-    plan = Plan(interval=chosen.plan.interval or None, every=chosen.plan.every)
-    return (
-        guided_by(denoise, r, scales) if plan == Plan() else PlannedJoint(denoise, r, scales, plan)
-    )
 
 
 def _check_condition(chosen: Config, base_graphs: dict[str, Any], guided: bool) -> None:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The config's section `super_resolution` to what trains it, and to what enlarges samples."""
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import nnx
+from jax.tree_util import Partial
 
 from mmdisco_jax.base_models.image_unet import ImageUNetSpec
 from mmdisco_jax.base_models.losses import noise_prediction
@@ -25,13 +27,12 @@ from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
-from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
-from mmdisco_jax.samplers.programs import Programs, stretch_of
-from mmdisco_jax.samplers.respacing import respaced_timesteps
-from mmdisco_jax.samplers.sample import Sampling
+from mmdisco_jax.samplers.levels import respaced_levels
+from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.samplers.upscaling import PICTURE, Upscaler
 from mmdisco_jax.training.state import LossFn
 from mmdisco_jax.training.weights import load_weights, read_metadata
+from mmdisco_jax.types import AV, Array, Cond
 
 # The training target.
 SUPER_RESOLUTION = "super_resolution"
@@ -94,8 +95,8 @@ def super_resolution_loss(
     return loss_fn, init
 
 
-def super_resolution(config: Config, sharding: Any = None) -> Upscaler:
-    """Program from (params, clips [b f h w 3], sample indices [b]) to clips [b f H W 3].
+def super_resolution(config: Config, sharding: Any = None) -> tuple[Upscaler, Any]:
+    """Upscaler of clips [b f h w 3], and a function from parameters to its denoiser.
 
     A clip is a function of (config.sample.seed, its index) and its frames. `sharding` is that of a
     batch of pictures.
@@ -107,36 +108,26 @@ def super_resolution(config: Config, sharding: Any = None) -> Upscaler:
     graphdef, _ = super_resolution_model(config)
     schedule, prediction = _process(config)
     stepper = named(section.sampler, SAMPLERS)
-    grid = respaced_timesteps(schedule.num_timesteps, section.respacing)[::-1]
-    shape = (1, section.high_size, section.high_size, _CHANNELS)
-    seed, stretch = config.sample.seed, stretch_of(len(grid))
+    levels = respaced_levels(schedule.num_timesteps, section.respacing)
 
-    def sampling(params: Any, low: jax.Array, indices: jax.Array) -> Sampling:
+    def denoise(params: Any, x: AV, t: Array, cond: Cond) -> AV:
         model = nnx.merge(graphdef, params)
 
-        def eps(x_t: jax.Array, t: jax.Array, low: jax.Array) -> jax.Array:
+        def eps(x_t: Array, t: Array, low: Array) -> Array:
             return noise_half(lambda *args: model(*args, low), schedule, prediction)(x_t, t)
 
-        denoise = frame_denoiser(eps, PICTURE)
-        noise = keyed(sample_keys(seed, indices))
-        cond = {PICTURE: low}
-        return Sampling(denoise, {PICTURE: stepper}, {PICTURE: schedule}, grid, noise, cond)
-
-    def begin(params: Any, low: jax.Array, indices: jax.Array) -> Any:
-        start = initial(sample_keys(seed, indices), {PICTURE: shape})
-        return sampling(params, low, indices).begin(start)
-
-    def proceed(params: Any, low: Any, indices: Any, carry: Any, first: Any) -> Any:
-        return sampling(params, low, indices).proceed(carry, first, stretch)
+        return frame_denoiser(eps, PICTURE)(x, t, cond)
 
     upscaler = Upscaler(
-        programs=Programs(jax.jit(begin), jax.jit(proceed), len(grid), stretch),
+        sampler=Sampler({PICTURE: stepper}, {PICTURE: schedule}, levels),
         low_size=section.low_size,
+        high_size=section.high_size,
         frames_per_batch=section.frames_per_batch,
+        seed=config.sample.seed,
         sharding=sharding,
     )
     upscaler.check_size(*decoded_shape(config, "video", sample_shapes(config)["video"])[1:3])
-    return upscaler
+    return upscaler, functools.partial(Partial, denoise)
 
 
 def super_resolution_params(config: Config) -> Any:
