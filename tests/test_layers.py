@@ -5,11 +5,12 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = {"types", "registry", "parallel", "io", "datasets", "checks"}
+CORE = {"types", "registry", "callables", "parallel", "io", "datasets", "checks"}
 # package -> packages of mmdisco_jax that it may import, besides itself and the core.
 ALLOWED = {
     "types": set(),
     "registry": set(),
+    "callables": set(),
     "parallel": set(),
     "io": set(),
     "datasets": set(),

@@ -10,7 +10,7 @@ from mmdisco_jax import build
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.estimate import account
 from mmdisco_jax.guidance.classifier_free import Field, classifier_free
-from mmdisco_jax.guidance.joint import guided_by, residual
+from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.types import AV, Array, Cond
 
 
@@ -52,10 +52,14 @@ def _step(config: Config, is_guided: bool, guide: Any) -> tuple[Any, tuple]:
 
     def step(params: Any, disc_params: Any, x: Any, t: Any, text: Any, no_text: Any) -> Any:
         models = build.base_models(config, graphs, params)
-        eps = guide(build.denoise_fn(models), text_scales, no_text)
-        if is_guided:
-            h = build.log_ratio_fn(config, disc_graph, disc_params, models)
-            eps = guided_by(eps, guide(residual(h, noise), text_scales, no_text), scales)
+        h = build.log_ratio_fn(config, disc_graph, disc_params, models)
+        eps = joint(
+            build.denoise_fn(models),
+            h,
+            noise,
+            scales if is_guided else {},
+            text_guidance=lambda field: guide(field, text_scales, no_text),
+        )
         return eps(x, t, text)
 
     params = {m: _described(config, m, init) for m, (_, init) in made.items()}

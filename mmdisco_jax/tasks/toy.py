@@ -19,9 +19,8 @@ from mmdisco_jax.metrics import bootstrap, kernel
 from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
-from mmdisco_jax.samplers.grids import timesteps
-from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
-from mmdisco_jax.samplers.sample import sample
+from mmdisco_jax.samplers.levels import levels
+from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.types import AV, LogRatioFn
 from mmdisco_jax.worlds.toy.discriminator import ToyDiscriminator, ToyDiscriminatorSpec
 from mmdisco_jax.worlds.toy.figure import write_toy_figure
@@ -120,15 +119,15 @@ def _sampler(
 ) -> Callable[[Problem, LogRatioFn | None], AV]:
     """(problem, log-ratio, or None for independent sampling) -> pairs."""
     stepper = SAMPLERS.get(config.sampler.name)(**config.sampler.options)
-    grid = timesteps(schedules["audio"], config.sampler.num_steps, config.sampler.spacing)
-    keys = sample_keys(config.seed, jnp.arange(config.num_samples))
+    path = levels(schedules, config.sampler.num_steps, config.sampler.spacing)
+    sampler = Sampler({m: stepper for m in ORDER}, schedules, path)
 
     def draw(problem: Problem, log_ratio: LogRatioFn | None) -> AV:
         denoise = exact_bases(problem.base, schedules)
         if log_ratio is not None:
             denoise = joint(denoise, log_ratio, schedules, config.strength.to_dict())
-        x_T = initial(keys, {m: (1,) for m in ORDER})
-        return sample(denoise, x_T, {m: stepper for m in ORDER}, schedules, grid, keyed(keys))
+        shapes, indices = {m: (1,) for m in ORDER}, range(config.num_samples)
+        return sampler.run(denoise, shapes, seed=config.seed, indices=indices)
 
     return draw
 

@@ -39,14 +39,14 @@ def enlarger(config: Config) -> Enlarge:
     mesh = parallel.make_mesh({"data": -1, "fsdp": 1}, devices=devices)
     whole = parallel.replicated(mesh)
     even = config.super_resolution.frames_per_batch % len(devices) == 0
-    upscaler = build.super_resolution(
+    upscaler, denoiser = build.super_resolution(
         config, NamedSharding(mesh, parallel.BATCH) if even else whole
     )
-    params = jax.device_put(build.super_resolution_params(config), whole)
+    denoise = denoiser(jax.device_put(build.super_resolution_params(config), whole))
 
     def enlarge(video: np.ndarray, indices: np.ndarray) -> np.ndarray:
         steps = upscaler.num_steps(video.shape[0] * video.shape[1])
         with tqdm(total=steps, desc="super-resolution", unit="step", leave=False) as bar:
-            return upscaler(params, video, indices, on_steps=bar.update)
+            return upscaler(denoise, video, indices, on_steps=bar.update)
 
     return enlarge

@@ -95,9 +95,9 @@ def make_step(
 def _accumulated(gradient: Callable, num_parts: int) -> Callable:
     """Averages loss, metrics and gradient over the parts of a batch, one after the other.
 
-    `gradient` is `jax.value_and_grad` of a loss whose auxiliary value is (metrics, history). A metric that is nan in some parts
-    is averaged over the others. The first call raises ValueError for a batch that cannot be divided
-    into `num_parts`.
+    `gradient` is `jax.value_and_grad` of a loss whose auxiliary value is (metrics, history). A
+    metric that is nan in some parts is averaged over the others. The first call raises ValueError
+    for a batch that cannot be divided into `num_parts`.
     """
 
     def mean(params: Params, frozen: Params, batch: Any, key: Array, step: Array, history: Any):
