@@ -123,8 +123,7 @@ def sample_adaptive(
         here = lead.log_snr(state.level)
         # Who has arrived steps back and forgets it: a step of size 0 has no finite weights.
         h = jnp.where(going, state.h, -solver.h_init)
-        positions = (0.0, *_POSITIONS[solver.order], 1.0)
-        at = [lead.level(here + r * h) for r in positions]
+        at = [lead.level(here + r * h) for r in (0.0, *_POSITIONS[solver.order], 1.0)]
         at[0] = state.level  # exactly
         low, high = _two_orders(denoise, state.x, schedules, solver, at, cond)
         error = _error(low, high, state.x_before, solver)
