@@ -43,7 +43,20 @@ def joint(
     schedules: Mapping[str, Schedule],
     scales: Mapping[str, float],
 ) -> DenoiseFn:
-    """`denoise` guided at every noise level by `log_ratio`, with a scale per modality."""
+    """Joint guidance of frozen models by a discriminator, with a scale per modality.
+
+    The prediction becomes eps_m + s_m r_m with r_m = -sigma_m dh/dx_m: the noise estimate of the
+    joint density, where `denoise` gives those of the models on their own (MMDisCo, ICLR 2025).
+
+    Args:
+      denoise: (x, t, cond) -> eps, for {modality: [b ...]}.
+      log_ratio: (x, t, cond) -> h [b], the discriminator's log-ratio.
+      schedules: the noise schedule of each modality.
+      scales: s_m. 0 leaves that modality's eps as it is, bit for bit; 1 is the joint density.
+
+    Returns:
+      A DenoiseFn, to be given to a sampler or to be guided further.
+    """
     return guided_by(denoise, residual(log_ratio, schedules), scales)
 
 
