@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.bounce.bounce_dataset_builder import FIRST_INDEX, clip_index
 from mmdisco_jax.checks import require_at_least
 from mmdisco_jax.worlds.bounce import physics
+
+from .bounce_dataset_builder import FIRST_INDEX, clip_index
 
 
 def export_media(

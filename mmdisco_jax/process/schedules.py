@@ -103,19 +103,28 @@ def from_betas(betas: np.ndarray, settings: Mapping[str, Any] | None = None) -> 
 
 
 def linear(num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """Linear schedule: beta is linear in t (Ho et al. 2020)."""
+    """Linear noise schedule: beta is linear in t (Ho et al. 2020).
+
+    `num_timesteps` levels, from `beta_start` at the first to `beta_end` at the last.
+    """
     settings = _settings("linear", num_timesteps, beta_start=beta_start, beta_end=beta_end)
     return from_betas(np.linspace(beta_start, beta_end, num_timesteps), settings)
 
 
 def scaled_linear(num_timesteps: int, beta_start: float, beta_end: float) -> Schedule:
-    """Scaled linear schedule: sqrt(beta) is linear in t (latent diffusion, Rombach et al. 2022)."""
+    """Scaled-linear noise schedule: sqrt(beta) linear in t (latent diffusion, Rombach et al. 2022).
+
+    `num_timesteps` levels, from `beta_start` at the first to `beta_end` at the last.
+    """
     settings = _settings("scaled_linear", num_timesteps, beta_start=beta_start, beta_end=beta_end)
     return from_betas(np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2, settings)
 
 
 def cosine(num_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
-    """Cosine schedule: abar(t) is a squared cosine (Nichol and Dhariwal 2021, equation 17)."""
+    """Cosine noise schedule: abar(t) is a squared cosine (Nichol and Dhariwal 2021, equation 17).
+
+    `offset` keeps the first betas from being too small, and `max_beta` limits the last ones.
+    """
     u = np.arange(num_timesteps + 1) / num_timesteps
     curve = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
     settings = _settings("cosine", num_timesteps, offset=offset, max_beta=max_beta)

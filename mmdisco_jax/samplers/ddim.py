@@ -13,7 +13,12 @@ from mmdisco_jax.types import Array
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DDIM:
-    """eta: share of the posterior's noise, 0..1; clip: limit of |x0|, or None."""
+    """DDIM sampler (Song et al. 2021), from deterministic to ancestral.
+
+    Attributes:
+      eta: share of the posterior's noise that a step adds, 0..1; 0 adds none.
+      clip: limit of |x0|, or None.
+    """
 
     eta: float = 0.0
     clip: float | None = None
