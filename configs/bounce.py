@@ -58,7 +58,7 @@ def _train(target: str) -> dict:
         "objective": {
             "groups": 8,
             "shifts": 2,
-            "fakes": "repaired",
+            "fakes": "mismatched",
             "ce_weight": 1.0,
             "denoising_weight": 1.0,
             "denoising_samples": 16,

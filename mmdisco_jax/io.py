@@ -1,11 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Atomic file writes: a reader sees the old file or the new one, never a part of one."""
+"""Atomic file writes, file digests, and uint8 pixels and int16 sound to floats and back.
+
+Atomic: a reader sees the old file or folder or the new one, never a part of one. The conversions
+take numpy and JAX arrays, traced ones too, and return the same kind.
+"""
 
 import contextlib
+import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+# Sound is read as int16 / 32768 and written as float * 32767: full scale never overflows.
+INT16_SCALE_IN, INT16_SCALE_OUT = 32768.0, 32767.0
+# A sampler may overshoot [-1, 1] a little, and that is clipped. Beyond this the array is something
+# else, such as pixels in 0..255 or int16 sound cast to float, and clipping would hide the mistake.
+MAX_OVERSHOOT = 8.0
 
 
 class WriteError(OSError):
@@ -57,6 +73,38 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a new folder beside `path`, renamed to `path` once the body succeeds.
+
+    Whatever the body raises, the new folder is removed and `path` is as it was.
+
+    Raises:
+      FileExistsError: `path` exists and is not an empty folder; nothing is ever overwritten.
+    """
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target}: exists already; move it away or choose another folder")
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.is_dir():
+            target.rmdir()
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file in hexadecimal; FileNotFoundError if there is none."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path} to take the digest of; correct the path.")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def num_records(path: str | os.PathLike[str]) -> int:
     """The number of records in the file; 0 for one that is missing, or torn by a power failure."""
     from array_record.python.array_record_module import ArrayRecordReader  # slow to import
@@ -83,3 +131,106 @@ def _sync(path: str | os.PathLike[str]) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def from_uint8(pixels: ArrayLike, dtype: DTypeLike = np.float32) -> Any:
+    """Pixels 0..255 as floats of `dtype` in [-1, 1]; any shape."""
+    x = _array(pixels)
+    return x.astype(dtype) / 127.5 - 1.0
+
+
+def to_uint8(video: ArrayLike, *, check: bool = True) -> Any:
+    """Video in [-1, 1] as uint8: -1 becomes 0 and 1 becomes 255, rounded to nearest, clipped.
+
+    Args:
+      video: float `[f h w 3]` or `[b f h w 3]`; any shape without the check.
+      check: whether to look at the values and the shape; traced arrays have no values to look at.
+
+    Raises:
+      ValueError: another dtype, rank or channel count, a NaN, or a value beyond `MAX_OVERSHOOT`.
+    """
+    if check:
+        video = checked_signal(video, name="video", ranks={4: "[f h w 3]", 5: "[b f h w 3]"})
+        if video.shape[-1] != 3:
+            raise ValueError(
+                f"video has shape {video.shape}, but its last axis must hold the 3 RGB channels; "
+                "decode latents and move channels last before exporting."
+            )
+    x = _rounded_in(video)
+    xp = x.__array_namespace__()
+    return xp.rint((xp.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+
+
+def from_int16(sound: ArrayLike, dtype: DTypeLike = np.float32) -> Any:
+    """Sound as floats of `dtype` in [-1, 1): int16 is divided by 32768, floats are kept as is."""
+    x = _array(sound)
+    if x.dtype == np.int16:
+        return x.astype(dtype) / INT16_SCALE_IN
+    if x.dtype.kind in "iub":
+        raise ValueError(f"sound has dtype {x.dtype}, but must be int16, or floats in [-1, 1].")
+    return x.astype(dtype)
+
+
+def to_int16(waveform: ArrayLike, *, check: bool = True) -> Any:
+    """Sound in [-1, 1] as int16: times 32767, rounded to nearest, clipped and never wrapped.
+
+    Args:
+      waveform: float `[samples]` or `[b samples]`, mono; any shape without the check.
+      check: as of `to_uint8`.
+
+    Raises:
+      ValueError: another dtype or rank, a NaN, or a value beyond `MAX_OVERSHOOT`.
+    """
+    if check:
+        ranks = {1: "[samples]", 2: "[b samples]"}
+        waveform = checked_signal(waveform, name="waveform", ranks=ranks)
+    x = _rounded_in(waveform)
+    xp = x.__array_namespace__()
+    return xp.rint(xp.clip(x, -1.0, 1.0) * INT16_SCALE_OUT).astype(np.int16)
+
+
+def checked_signal(array: ArrayLike, *, name: str, ranks: dict[int, str]) -> NDArray[np.floating]:
+    """`array` on the host, once its dtype, rank and values are found to be those of a signal.
+
+    Args:
+      array: what should be floats in [-1, 1], up to an overshoot of `MAX_OVERSHOOT`.
+      name: of the argument, for errors.
+      ranks: number of axes -> the form to name in an error.
+
+    Raises:
+      ValueError: another dtype or rank, a NaN, or a value beyond `MAX_OVERSHOOT`.
+    """
+    values = np.asarray(array)
+    if values.dtype.kind in "iub":
+        raise ValueError(
+            f"{name} has dtype {values.dtype}, but must be floating point in [-1, 1]; "
+            "integer samples need no conversion."
+        )
+    values = _rounded_in(values)
+    if values.ndim not in ranks:
+        raise ValueError(
+            f"{name} has shape {values.shape}, but must be {' or '.join(ranks.values())}."
+        )
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise ValueError(
+            f"{name} holds {count} NaN or infinite values of {values.size}; the model or the "
+            "sampler diverged: lower the guidance scale or check the weights."
+        )
+    peak = float(np.abs(values).max(initial=0.0))
+    if peak > MAX_OVERSHOOT:
+        raise ValueError(
+            f"{name} reaches {peak:.4g}, but must lie in [-1, 1] (an overshoot up to "
+            f"{MAX_OVERSHOOT:g} is clipped); scale it to [-1, 1] first."
+        )
+    return values
+
+
+def _array(x: ArrayLike) -> Any:
+    return x if hasattr(x, "__array_namespace__") else np.asarray(x)
+
+
+def _rounded_in(x: ArrayLike) -> Any:
+    """`x` in a precision that is fine enough to round in: bfloat16 and float16 are too coarse."""
+    array = _array(x)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)

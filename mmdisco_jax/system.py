@@ -34,11 +34,11 @@ from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.nn.init import Init, definition
+from mmdisco_jax.porting.weights import load_weights, read_metadata
 from mmdisco_jax.process.predictions import split_variance
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers.levels import Levels, levels, solver_levels
 from mmdisco_jax.samplers.sampler import Sampler
-from mmdisco_jax.training.weights import load_weights, read_metadata
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LatentFormat, Params
 
 Models = tuple[tuple[Base, nnx.GraphDef], ...]

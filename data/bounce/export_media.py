@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from mmdisco_jax.checks import require_at_least
@@ -53,7 +52,7 @@ def export_media(
         write_mp4(
             path,
             clip.video,
-            clip.audio.astype(np.float32) / 32768.0,
+            clip.audio,
             fps=physics.FPS,
             sample_rate_hz=physics.SAMPLE_RATE_HZ,
         )

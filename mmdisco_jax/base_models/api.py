@@ -18,11 +18,12 @@ from jax.sharding import Mesh
 
 from mmdisco_jax import parallel
 from mmdisco_jax.codecs import CODECS
+from mmdisco_jax.io import digest
 from mmdisco_jax.nn.init import Init
+from mmdisco_jax.porting.weights import load_weights, read_metadata
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.noising import LevelSampler
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.training.weights import digest, load_weights, read_metadata
 from mmdisco_jax.types import AV, Array, ClipFormat, Cond, LatentFormat, Params
 
 _SHOWN = 12  # digits of a digest

@@ -15,10 +15,10 @@ from mmdisco_jax.base_models.api import as_schedule
 from mmdisco_jax.base_models.image_unet import ImageUNet, ImageUNetSpec
 from mmdisco_jax.base_models.losses import noise_prediction
 from mmdisco_jax.nn.init import Init, definition
+from mmdisco_jax.porting.weights import load_weights, read_metadata
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.predictions import convert
 from mmdisco_jax.process.schedules import Schedule, linear
-from mmdisco_jax.training.weights import load_weights, read_metadata
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, Params
 
 # (x_t [b h w c], t [b]) -> what the network says of them.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmdisco_jax.io import from_uint8, to_uint8
 from mmdisco_jax.types import Array, ClipFormat, Clock
 
 
@@ -46,7 +47,7 @@ class Pixels:
         return Clock(first=0.5 / clip.fps, step=1 / clip.fps)
 
     def encode(self, frames: ArrayLike) -> Array:
-        x = jnp.asarray(frames, jnp.float32) / 127.5 - 1.0
+        x = from_uint8(jnp.asarray(frames))
         h, w = x.shape[2:4]
         side = self.patch * self.shrink
         if h % side or w % side:
@@ -64,7 +65,7 @@ class Pixels:
 
     def decode(self, x: ArrayLike) -> np.ndarray:
         """Values outside [-1, 1] are clipped."""
-        pixels = np.rint((np.clip(np.asarray(x), -1, 1) + 1) * 127.5).astype(np.uint8)
+        pixels = to_uint8(np.asarray(x), check=False)
         p, (b, f, h, w, c) = self.patch, pixels.shape
         squares = pixels.reshape(b, f, h, w, p, p, c // p**2).swapaxes(3, 4)
         return squares.reshape(b, f, h * p, w * p, c // p**2)

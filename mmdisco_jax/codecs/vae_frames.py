@@ -18,6 +18,7 @@ from mmdisco_jax.codecs.autoencoder_kl import (
     to_model,
 )
 from mmdisco_jax.codecs.chunked_map import map_chunks
+from mmdisco_jax.io import from_uint8, to_uint8
 from mmdisco_jax.nn.init import skeleton
 from mmdisco_jax.types import ClipFormat, Clock, Params
 
@@ -75,7 +76,7 @@ class VaeFrames:
         vae = nnx.merge(self._skeleton[0], params)
 
         def moments(pixels: Array) -> Array:
-            return vae.encode((pixels.astype(jnp.float32) / 127.5 - 1).astype(self.dtype))
+            return vae.encode(from_uint8(pixels).astype(self.dtype))
 
         frames = jnp.asarray(frames)
         if frames.dtype != jnp.uint8:
@@ -89,8 +90,7 @@ class VaeFrames:
 
         def pixels(latents: Array) -> Array:
             picture = vae.decode(from_model(self.spec, latents).astype(self.dtype))
-            unit = jnp.clip(picture.astype(jnp.float32), -1, 1)
-            return jnp.rint((unit + 1) * 127.5).astype(jnp.uint8)
+            return to_uint8(picture, check=False)
 
         return _per_frame(pixels, jnp.asarray(x), self.chunk_frames)
 

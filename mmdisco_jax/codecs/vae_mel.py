@@ -19,6 +19,7 @@ from mmdisco_jax.codecs.autoencoder_kl import (
 )
 from mmdisco_jax.codecs.chunked_map import map_chunks
 from mmdisco_jax.codecs.hifi_gan import HifiGan, HifiGanSpec
+from mmdisco_jax.io import from_int16
 from mmdisco_jax.nn.init import skeleton
 from mmdisco_jax.types import ClipFormat, Clock, Params
 
@@ -102,7 +103,7 @@ class VaeMel:
                 "data with that length and sample rate."
             )
         if wave.dtype == jnp.int16:
-            wave = wave.astype(jnp.float32) / 32768
+            wave = from_int16(wave)
         frames = self.latent_shape()[0] * self.vae.factor
         silence = frames * self.mel.hop_length - self.num_samples
         vae = nnx.merge(self._skeletons["vae"][0], params["vae"])

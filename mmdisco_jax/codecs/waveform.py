@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mmdisco_jax.io import INT16_SCALE_IN
 from mmdisco_jax.types import Array, ClipFormat, Clock
 
 
@@ -44,7 +45,7 @@ class Waveform:
         return Clock(first=0.5 * step, step=step)
 
     def encode(self, samples: ArrayLike) -> Array:
-        x = jnp.asarray(samples, jnp.float32) / (32768.0 * self.scale)
+        x = jnp.asarray(samples, jnp.float32) / (INT16_SCALE_IN * self.scale)
         if x.shape[-1] % self.fold:
             raise ValueError(
                 f"{x.shape[-1]} samples cannot be folded by {self.fold}: the fold must divide "

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a discriminator is worth at each noise level, on pairs that it was not trained on.
 
-The cross-entropy says where it can tell real pairs from re-paired ones. The rest says whether its
+The cross-entropy says where it can tell real pairs from mismatched ones. The rest says whether its
 gradient is guidance: by how much r lowers the denoising error of the bases, and which multiple of r
 would lower it most. At a best scale of 1 the gradient has the right length; far below, it is too
 long, and a scale that looks modest overshoots.

@@ -47,7 +47,7 @@ def best_scale(r: AV, eps: AV, eps_base: AV) -> dict[str, Array]:
     return out
 
 
-def repaired(features: Array, groups: int, shifts: int) -> Array:
+def mismatched(features: Array, groups: int, shifts: int) -> Array:
     """Features [groups * n, ...] rotated within each group by 1..shifts -> [shifts * b, ...].
 
     A fake pair is one sample's video with another's sound; a group shares its noise level.
@@ -55,7 +55,7 @@ def repaired(features: Array, groups: int, shifts: int) -> Array:
     n = features.shape[0] // groups
     if features.shape[0] % groups or not 1 <= shifts < n:
         raise ValueError(
-            f"re-pairing {features.shape[0]} samples in {groups} groups by 1..{shifts} needs "
+            f"mismatching {features.shape[0]} samples in {groups} groups by 1..{shifts} needs "
             f"groups of equal size above {shifts}: raise the batch size, or lower groups or shifts."
         )
     split = features.reshape(groups, n, *features.shape[1:])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step's loss of a discriminator: noise a batch, make fakes, weigh the two losses.
 
-Samples come in groups that share a noise level, so that fakes can be made by re-pairing within a
+Samples come in groups that share a noise level, so that fakes can be made by mismatching within a
 group at the price of the fusion alone, when the discriminator offers its towers (`features`) and
 its fusion (`fuse`) apart.
 """
@@ -20,14 +20,14 @@ from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
 
 _DROPS = 4  # folded into a step's key; the key's own split has four other uses
-FAKES = ("repaired", "generated", "generated_pairs", "both")
+FAKES = ("mismatched", "generated", "generated_pairs", "both")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec:
-    """groups: noise levels in a batch. shifts: fakes per real pair, by re-pairing.
+    """groups: noise levels in a batch. shifts: mismatched fakes per real pair.
 
-    fakes: "repaired" (real sound with another clip's picture), "generated" (both by the base
+    fakes: "mismatched" (real sound with another clip's picture), "generated" (both by the base
     models, independently), "generated_pairs" (as a joint base model made them together) or "both"
     of the first two. ce_weight, denoising_weight: of the two losses.
     denoising_samples: real pairs per batch in the denoising term, which joins at the step
@@ -38,7 +38,7 @@ class ObjectiveSpec:
 
     groups: int = 8
     shifts: int = 2
-    fakes: str = "repaired"
+    fakes: str = "mismatched"
     ce_weight: float = 1.0
     denoising_weight: float = 1.0
     denoising_samples: int = 16
@@ -48,6 +48,8 @@ class ObjectiveSpec:
     text_dropout: float = 0.0
 
     def __post_init__(self):
+        if self.fakes == "repaired":
+            raise ValueError('fakes="repaired" is now called "mismatched": write that instead.')
         if self.fakes not in FAKES:
             raise ValueError(f"unknown fakes {self.fakes!r}: choose one of {', '.join(FAKES)}.")
         if not 0 < self.level_start <= 1:
@@ -120,7 +122,7 @@ def objective(
 
     generated: clean fake samples {m: [n ...]} of the base models; sound and picture are drawn from
     them independently, so n of each give n^2 fake pairs; or together, for "generated_pairs". None
-    when spec.fakes is "repaired".
+    when spec.fakes is "mismatched".
     texts: what the pairs are conditioned on. Both halves of a fake must come of one text, so only
     "generated_pairs" will do.
     """
@@ -179,12 +181,12 @@ def _logits(
     score = model.fuse if split else model
     told = () if sources.cond is None else (sources.cond,)
     real, fakes = score(features, t, *told), []
-    if spec.fakes in ("repaired", "both"):
+    if spec.fakes in ("mismatched", "both"):
         many = jnp.tile(t, spec.shifts)
-        audio = losses.repaired(features["audio"], spec.groups, spec.shifts)
+        audio = losses.mismatched(features["audio"], spec.groups, spec.shifts)
         video = jnp.concatenate([features["video"]] * spec.shifts)
         fakes.append(score({"audio": audio, "video": video}, many).reshape(spec.shifts, -1))
-    if spec.fakes != "repaired":
+    if spec.fakes != "mismatched":
         fakes.append(_generated_logits(model, sources, t, keys, problem, spec)[None])
     return real, jnp.concatenate(fakes)
 

@@ -13,6 +13,7 @@ import io
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.container
@@ -22,8 +23,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import ArrayLike, NDArray
 
-from mmdisco_jax.export.convert import checked_waveform, waveform_to_int16
-from mmdisco_jax.io import replacing, write_bytes
+from mmdisco_jax.io import checked_signal, from_int16, replacing, to_int16, write_bytes
 
 _AAC_RATES_HZ = (
     7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000,
@@ -45,7 +45,7 @@ def write_mp4(
     Args:
       path: the file to write; a file already there is replaced in one step.
       video: uint8 `[f h w 3]`, RGB.
-      waveform: float `[samples]` mono in [-1, 1] (clipped), or None for a silent file.
+      waveform: mono `[samples]`, float in [-1, 1] (clipped) or int16, or None for no sound.
       fps: frames per second, > 0.
       sample_rate_hz: sample rate of `waveform`; one that AAC knows. Not used without sound.
       scale: integer factor by which each pixel is repeated in height and width, >= 1.
@@ -117,9 +117,7 @@ def _encode(
 def _checked_video(video: ArrayLike, *, scale: int) -> NDArray[np.uint8]:
     frames = np.asarray(video)
     if frames.dtype != np.uint8:
-        raise ValueError(
-            f"video has dtype {frames.dtype}, but must be uint8; use export.convert.video_to_uint8."
-        )
+        raise ValueError(f"video has dtype {frames.dtype}, but must be uint8; use io.to_uint8.")
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise ValueError(
             f"video has shape {frames.shape}, but must be [f h w 3] with no empty axis; "
@@ -177,7 +175,8 @@ def write_wav(path: str | os.PathLike[str], waveform: ArrayLike, sample_rate_hz:
 
     Args:
       path: the file to write; a file already there is replaced in one step.
-      waveform: float `[samples]` in [-1, 1]; values outside are clipped.
+      waveform: `[samples]`, float in [-1, 1] (values outside are clipped), or int16, which is
+        written as it is.
       sample_rate_hz: samples per second, > 0.
 
     Raises:
@@ -186,10 +185,37 @@ def write_wav(path: str | os.PathLike[str], waveform: ArrayLike, sample_rate_hz:
     """
     if sample_rate_hz != int(sample_rate_hz) or sample_rate_hz <= 0:
         raise ValueError(f"sample_rate_hz is {sample_rate_hz}, but must be a whole number > 0.")
-    samples = waveform_to_int16(checked_waveform(waveform))
+    whole = np.asarray(waveform).dtype == np.int16
+    samples = _checked_int16(waveform) if whole else to_int16(checked_waveform(waveform))
     encoded = io.BytesIO()
     soundfile.write(encoded, samples, int(sample_rate_hz), format="WAV", subtype="PCM_16")
     write_bytes(path, encoded.getvalue())
+
+
+def checked_waveform(waveform: ArrayLike) -> NDArray[np.float32]:
+    """One mono clip `[samples]`, float or int16, as float32 in [-1, 1], clipped.
+
+    Raises:
+      ValueError: another dtype or rank, no samples, a NaN, or a value beyond `io.MAX_OVERSHOOT`.
+    """
+    if np.asarray(waveform).dtype == np.int16:
+        return from_int16(_checked_int16(waveform))
+    values = checked_signal(waveform, name="waveform", ranks={1: "[samples]"})
+    _require_samples(values)
+    return np.clip(values, -1.0, 1.0).astype(np.float32)
+
+
+def _checked_int16(waveform: ArrayLike) -> NDArray[np.int16]:
+    samples = np.asarray(waveform)
+    if samples.ndim != 1:
+        raise ValueError(f"waveform has shape {samples.shape}, but must be [samples].")
+    _require_samples(samples)
+    return samples
+
+
+def _require_samples(samples: NDArray[Any]) -> None:
+    if samples.size == 0:
+        raise ValueError("waveform is empty; pass None for a video without sound.")
 
 
 def write_png(path: str | os.PathLike[str], image: ArrayLike) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from mmdisco_jax.export.convert import checked_waveform
+from mmdisco_jax.export.media import checked_waveform
 
 FLOOR_DB = -70.0  # below the loudest point; quieter is drawn as silence
 _WINDOW_SECONDS = 0.032  # short, so that an onset looks like an edge

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmdisco_jax.checks import require_at_least
 from mmdisco_jax.inputs.transforms import Example
+from mmdisco_jax.io import from_uint8
 from mmdisco_jax.media.picture import centred
 
 
@@ -148,4 +149,4 @@ def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _signed(picture: np.ndarray) -> np.ndarray:
-    return (picture / 127.5 - 1).astype(np.float32)
+    return from_uint8(picture, np.float64).astype(np.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements of generated clips. Each name is a factory `Context -> Metric` (see `api`).
+"""Metrics of generated clips. Each name is a factory `Context -> Metric` (see `api`).
 
 `av_align` is the 2025-02 version; ask for the numbered names to compare with other papers.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a metric is: `init`, `update`, `merge` (any order), `compute`.
+"""Metric protocol: `init`, `update`, `merge` (in any order), `compute`; context and results.
 
     state = metric.update(metric.init(), batch)      # once a batch, on any host
     state = metric.merge(state, other_host_state)
@@ -12,7 +12,8 @@ interval included, does not depend on how clips were batched or merged.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,15 +25,19 @@ Batch = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a metric may need to know of the clips it will see; every metric is built from one.
+    """Facts about the clips that a metric will see; every metric is built from one.
 
     fps: frames a second. sample_rate_hz: audio samples a second. reference: real clips, needed by
-    the metrics that compare two sets and by no other. replicates, seed: of the bootstrap.
+    the metrics that compare two sets and by no other. weights: paths of weight files by metric
+    name, for the metrics that are networks. prompts: the text of each clip, in the order in which
+    they are given to `update`, for the metrics that read it. replicates, seed: of the bootstrap.
     """
 
     fps: float
     sample_rate_hz: int
     reference: Batch | None = None
+    weights: Mapping[str, str] = MappingProxyType({})
+    prompts: Sequence[str] | None = None
     replicates: int = 1000
     seed: int = 0
 
@@ -49,6 +54,23 @@ class Context:
                 f"metric {metric!r} compares with real clips: pass Context(reference=batch)"
             )
         return self.reference
+
+    def require_weights(self, metric: str) -> str:
+        """Path of the metric's weight file, or ValueError if none was named."""
+        if metric not in self.weights:
+            raise ValueError(
+                f"metric {metric!r} is a network and needs its weights: pass "
+                f"weights={{{metric!r}: 'path of the file'}}"
+            )
+        return self.weights[metric]
+
+    def require_prompts(self, metric: str) -> Sequence[str]:
+        """The text of each clip, or ValueError if there is none."""
+        if self.prompts is None:
+            raise ValueError(
+                f"metric {metric!r} reads the text of each clip: pass prompts=[...], one a clip"
+            )
+        return self.prompts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +124,7 @@ class Metric(Protocol):
 
 
 def merge_rows(left: State, right: State) -> State:
-    """Concatenate two states row by row."""
+    """Concatenates two states row by row."""
     if left.keys() != right.keys():
         raise ValueError(f"states of different metrics: {sorted(left)} and {sorted(right)}")
     return {key: np.concatenate([left[key], right[key]]) for key in left}

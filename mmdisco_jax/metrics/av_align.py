@@ -24,6 +24,7 @@ import cv2
 import librosa
 import numpy as np
 
+from mmdisco_jax.io import from_int16
 from mmdisco_jax.metrics import api, bootstrap
 
 
@@ -103,7 +104,7 @@ def audio_peaks(audio: np.ndarray, sample_rate_hz: int, *, rate_hz: int = 22_050
     """
     if audio.ndim != 1:
         raise ValueError(f"audio has shape {audio.shape}; one mono sound [samples] is expected")
-    wave = audio.astype(np.float32) / (32768.0 if audio.dtype == np.int16 else 1.0)
+    wave = from_int16(audio)
     wave = librosa.resample(wave, orig_sr=sample_rate_hz, target_sr=rate_hz)
     strength = librosa.onset.onset_strength(y=wave, sr=rate_hz)
     frames = librosa.onset.onset_detect(onset_envelope=strength, sr=rate_hz)

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of clips that need no downloaded weights: pixels and log-mel, on principal axes of
-real clips.
+"""Weight-free features of clips: pixels and log-mel on principal axes of real clips.
 
 A distance on them compares runs on one dataset. It is **not** FVD or FAD, whose features come from
 networks trained on other data, and its numbers mean nothing beside theirs.
 """
 
 import dataclasses
-from pathlib import Path
 
 import librosa
 import numpy as np
 
+from mmdisco_jax.io import from_int16, from_uint8
 from mmdisco_jax.metrics import api
 
 DIMENSIONS = 24
@@ -36,16 +35,6 @@ class Projection:
             )
         return (rows - self.mean) @ self.axes.T
 
-    def save(self, path: Path) -> None:
-        """Write an .npz that `load` reads."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, mean=self.mean, axes=self.axes)
-
-    @staticmethod
-    def load(path: Path) -> "Projection":
-        with np.load(path, allow_pickle=False) as stored:
-            return Projection(mean=stored["mean"], axes=stored["axes"])
-
 
 def fit(rows: np.ndarray, dimensions: int = DIMENSIONS) -> Projection:
     """The leading principal axes of real clips' rows [n, d]; n and d must exceed `dimensions`."""
@@ -69,7 +58,7 @@ def video_rows(video: np.ndarray) -> np.ndarray:
     block = max(1, min(h, w) // VIDEO_EDGE)
     high, wide = h // block, w // block
     cut = video[:, :, : high * block, : wide * block].reshape(b, f, high, block, wide, block, c)
-    return (cut.mean((3, 5)) / 127.5 - 1).reshape(b, -1)
+    return from_uint8(cut.mean((3, 5)), np.float64).reshape(b, -1)
 
 
 def audio_rows(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
@@ -79,7 +68,7 @@ def audio_rows(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """
     size = round(FFT_SIZE * sample_rate_hz / 16_000)
     mel = librosa.feature.melspectrogram(
-        y=audio.astype(np.float32) / 32768.0,
+        y=from_int16(audio),
         sr=sample_rate_hz,
         n_fft=size,
         hop_length=round(HOP_SECONDS * sample_rate_hz),

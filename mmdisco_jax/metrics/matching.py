@@ -1,35 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two lists of instants matched one to one, and the F1 that follows."""
+"""F1 of events matched in time, and derangements that mismatch the pairs of a set."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from mmdisco_jax.matching import match_times
 from mmdisco_jax.metrics import bootstrap
 
 
 def match(left: np.ndarray, right: np.ndarray, tolerance_seconds: float) -> np.ndarray:
-    """Index pairs int [k, 2] of as many one-to-one matches within the tolerance (inclusive) as
-    exist.
+    """Largest one-to-one matching of ascending seconds, as index pairs int [k, 2].
 
-    Both lists ascend. Taking the earliest possible pair each time is optimal because one tolerance
-    holds for all: what the pair uses up could serve no later instant better.
+    See `match_times`; the tolerance is inclusive.
+
+    Raises:
+      ValueError: a negative tolerance, or seconds that do not ascend.
     """
-    if tolerance_seconds < 0:
-        raise ValueError(f"tolerance_seconds={tolerance_seconds} must not be negative")
     for instants in (left, right):
         if np.any(np.diff(instants) < 0):
             raise ValueError(f"instants {instants} must ascend: sort them first")
-    pairs, i, j = [], 0, 0
-    while i < len(left) and j < len(right):
-        if abs(left[i] - right[j]) <= tolerance_seconds:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif left[i] < right[j]:
-            i += 1
-        else:
-            j += 1
-    return np.array(pairs, int).reshape(-1, 2)
+    return np.array(match_times(left.tolist(), right.tolist(), tolerance_seconds), int).reshape(
+        -1, 2
+    )
 
 
 def temporal_f1(
@@ -56,19 +49,16 @@ def temporal_f1(
 
 
 def derangement(n: int, seed: int) -> np.ndarray:
-    """A random single cycle int [n]: no index stays in place (Sattolo, 1986)."""
+    """Random permutation int [n] that moves every index, a single cycle (Sattolo, 1986).
+
+    `sounds[derangement(n, seed)]` are the sounds of mismatched pairs: each is still there, and each
+    beside another clip's picture. ValueError below 2 clips.
+    """
     if n < 2:
-        raise ValueError(f"{n} clip(s) cannot be re-paired: at least 2 are needed")
+        raise ValueError(f"{n} clip(s) cannot be mismatched: at least 2 are needed")
     rng = np.random.default_rng(seed)
     order = np.arange(n)
     for last in range(n - 1, 0, -1):
         other = rng.integers(last)
         order[last], order[other] = order[other], order[last]
     return order
-
-
-def repaired(audio: np.ndarray, seed: int) -> np.ndarray:
-    """The same sounds [n, ...], each given to another clip: the control that keeps both
-    marginals.
-    """
-    return audio[derangement(len(audio), seed)]

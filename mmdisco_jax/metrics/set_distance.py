@@ -117,8 +117,15 @@ def _make(context: api.Context, *, protocol: str, modality: str, distance: Dista
     )
 
 
-_of = functools.partial
-frechet_video = _of(_make, protocol="proxy_frechet_video_v1", modality="video", distance=frechet_to)
-frechet_audio = _of(_make, protocol="proxy_frechet_audio_v1", modality="audio", distance=frechet_to)
-kernel_video = _of(_make, protocol="proxy_kvd_video_v1", modality="video", distance=polynomial_to)
-kernel_audio = _of(_make, protocol="proxy_kad_audio_v1", modality="audio", distance=rbf_to)
+frechet_video = functools.partial(
+    _make, protocol="proxy_frechet_video_v1", modality="video", distance=frechet_to
+)
+frechet_audio = functools.partial(
+    _make, protocol="proxy_frechet_audio_v1", modality="audio", distance=frechet_to
+)
+kernel_video = functools.partial(
+    _make, protocol="proxy_kvd_video_v1", modality="video", distance=polynomial_to
+)
+kernel_audio = functools.partial(
+    _make, protocol="proxy_kad_audio_v1", modality="audio", distance=rbf_to
+)

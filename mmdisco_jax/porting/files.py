@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and writing of weight files: safetensors, and PyTorch files without running pickles."""
 
-import os
 import pickle
 import re
 import struct
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+
+from mmdisco_jax.io import replacing
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 # torch.load raises these for damaged or truncated files and for files that hold more than tensors.
@@ -66,20 +67,17 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     Raises:
       ValueError: unknown suffix.
       RuntimeError: PyTorch is needed but not installed.
+      WriteError: the file could not be written; nothing is left behind.
     """
     path = Path(path)
     _require_known(path)
     arrays = {name: np.array(value, order="C") for name, value in tensors.items()}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        if path.suffix == ".safetensors":
+    torch = None if path.suffix == ".safetensors" else _torch(path, "writing")
+    with replacing(path, failures=(SafetensorError,)) as partial:
+        if torch is None:
             save_file(arrays, partial)
         else:
-            torch = _torch(path, "writing")
             torch.save({name: torch.from_numpy(value) for name, value in arrays.items()}, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _require_known(path: Path) -> None:

@@ -2,7 +2,6 @@
 """Writing of model folders in the layout of diffusers and transformers."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from mmdisco_jax.io import replacing_folder
 from mmdisco_jax.porting.folders import CONFIG, checked_component
 from mmdisco_jax.porting.lazy import LazyTensors, as_lazy
 
@@ -41,17 +41,11 @@ def save_folder(
       FileExistsError: `root` exists and is not an empty folder.
       ValueError: a path leads out of the folder, or the shard size is below 1.
     """
-    root = Path(root)
     if max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes={max_shard_bytes} must be at least 1.")
     texts = {_checked_path(name): content for name, content in (files or {}).items()}
     models = {checked_component(name): model for name, model in components.items()}
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f"{root}: exists already; move it away or choose another folder")
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    try:
-        partial.mkdir(parents=True)
+    with replacing_folder(root) as partial:
         for name, (config, tensors) in models.items():
             folder = partial / name
             folder.mkdir(exist_ok=True)
@@ -62,11 +56,6 @@ def save_folder(
             path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode() if isinstance(content, str) else content)
-        if root.is_dir():
-            root.rmdir()
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_weights(folder: Path, stem: str, tensors: LazyTensors, max_bytes: int) -> None:

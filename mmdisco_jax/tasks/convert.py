@@ -17,10 +17,11 @@ from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.build import Config
 from mmdisco_jax.commands.convert_folder import convert_folder
 from mmdisco_jax.discriminator import official
+from mmdisco_jax.io import digest
 from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.files import TORCH_SUFFIXES, read_tensors, write_tensors
 from mmdisco_jax.porting.load import Overrides, from_torch, strip_prefix, to_torch
-from mmdisco_jax.training.weights import digest, load_weights, save_weights
+from mmdisco_jax.porting.weights import load_weights, save_weights
 
 OURS = ".safetensors"
 FOLDER = "diffusers"  # whole pipelines, see `convert_folder`

@@ -11,12 +11,13 @@ from tqdm import tqdm
 
 from mmdisco_jax.build.ports import PORTS
 from mmdisco_jax.build.pretrained import OURS, read_part
+from mmdisco_jax.io import replacing_folder
 from mmdisco_jax.porting.folders import CONFIG, read_json
 from mmdisco_jax.porting.hub import locate
 from mmdisco_jax.porting.lazy import LazyTensors, as_lazy
 from mmdisco_jax.porting.place import place
 from mmdisco_jax.porting.save import save_folder
-from mmdisco_jax.training.weights import save_weights
+from mmdisco_jax.porting.weights import save_weights
 
 INDEX = "model_index.json"
 
@@ -41,20 +42,18 @@ def convert_folder(source: str, target: Path) -> None:
     if not ported:
         raise ValueError(f"{top}: none of {sorted(kinds.values())} is ported: {', '.join(PORTS)}.")
     to_ours = not all((top / name / OURS).is_file() for name in ported)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    if to_ours:
-        _write_ours(top, partial, ported)
-    else:
-        _write_theirs(top, partial, ported)
     plain = [name for name in kinds if name not in ported and not _has_weights(top / name)]
-    for name in plain:
-        shutil.copytree(top / name, partial / name, dirs_exist_ok=True)
     left = sorted(set(kinds) - set(ported) - set(plain))
-    # As diffusers writes a component that a pipeline does without.
-    index = read_json(top / INDEX) | {name: [None, None] for name in left}
-    (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    partial.rename(target)
+    with replacing_folder(target) as partial:
+        if to_ours:
+            _write_ours(top, partial, ported)
+        else:
+            _write_theirs(top, partial, ported)
+        for name in plain:
+            shutil.copytree(top / name, partial / name, dirs_exist_ok=True)
+        # As diffusers writes a component that a pipeline does without.
+        index = read_json(top / INDEX) | {name: [None, None] for name in left}
+        (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
     note = f"; not ported, left out: {', '.join(left)}" if left else ""
     print(f"{target}: {', '.join(sorted(ported))}, and {', '.join(sorted(plain))}{note}")
 

@@ -69,9 +69,8 @@ def _clip(
     audio: np.ndarray,
 ) -> GalleryClip:
     stem = workdir / variant / media_stem(config, number)
-    wave = audio.astype(np.float32) / 32768.0
     write_spectrogram(
-        stem.with_suffix(".spectrogram.png"), wave, sample_rate_hz=config.clip.sample_rate_hz
+        stem.with_suffix(".spectrogram.png"), audio, sample_rate_hz=config.clip.sample_rate_hz
     )
     write_film_strip(stem.with_suffix(".strip.png"), video)
     marks = _bounce_marks(video, audio) if "bounce" in config.evaluate.metrics else None

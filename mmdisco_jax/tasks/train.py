@@ -23,6 +23,7 @@ from mmdisco_jax.losses import (
     require_super_resolution,
     training_loss,
 )
+from mmdisco_jax.porting.weights import load_weights, save_weights
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.latents import flip_probability, training_examples
 from mmdisco_jax.training.checkpoints import Checkpoints
@@ -32,7 +33,6 @@ from mmdisco_jax.training.optimizer import adam
 from mmdisco_jax.training.report import write_report
 from mmdisco_jax.training.session import Task, train
 from mmdisco_jax.training.state import TrainState
-from mmdisco_jax.training.weights import load_weights, save_weights
 from mmdisco_jax.types import Params
 
 # These sections make a run what it is; others may change between two halves of it ...

@@ -23,6 +23,8 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from mmdisco_jax.io import write_bytes
+
 FILE = "metrics.jsonl"
 Row = dict[str, Any]
 
@@ -112,9 +114,7 @@ def loss_trace(rows: list[Row]) -> list[float]:
 
 
 def _rewrite(path: Path, rows: list[Row]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    partial.replace(path)
+    write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def _means(window: list[dict[str, np.ndarray]]) -> dict[str, float]:

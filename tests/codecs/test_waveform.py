@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmdisco_jax.codecs.waveform import Waveform
-from mmdisco_jax.export.convert import waveform_to_int16
+from mmdisco_jax.io import to_int16
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1])
@@ -15,7 +15,7 @@ def test_every_sample_comes_back(scale):
     x = np.asarray(codec.encode(samples))
     assert x.shape == (1, 65535, 1) and x.dtype == np.float32
     np.testing.assert_allclose(x[0, -1, 0], 32767 / 32768 / scale, rtol=1e-6)
-    heard = waveform_to_int16(codec.decode(x)[0])
+    heard = to_int16(codec.decode(x)[0])
     assert np.abs(heard.astype(int) - samples[0]).max() <= 1  # 32767 or 32768 levels
     loud = codec.decode(np.full((1, 2, 1), 3.0 / scale))
     np.testing.assert_array_equal(loud, np.ones((1, 2)))

@@ -9,14 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from mmdisco_jax.commands import evaluate, prepare, sample
+from mmdisco_jax.commands.fakes import write_fakes
 
 from configs import bounce
 from mmdisco_jax import build, parallel
-from mmdisco_jax.commands import evaluate, prepare, sample
-from mmdisco_jax.commands.fakes import write_fakes
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.inputs.cache import StaleCacheError
-from mmdisco_jax.training.weights import save_weights
+from mmdisco_jax.porting.weights import save_weights
 from tests.support import training_processes as processes
 from tests.support.randoms import random_params
 
@@ -131,7 +131,7 @@ def test_evaluate_measures_every_set_and_writes_the_page(config, sampled):
     real = {r["name"]: r for r in rows["real"]}
     assert real["f1_half_frame"]["value"] > 0.95
     assert real["colour_pitch"]["n"] == 32
-    assert real["f1_half_frame_repaired"]["value"] < 0.6
+    assert real["f1_half_frame_mismatched"]["value"] < 0.6
     page = (sampled / "index.html").read_text()
     assert "guided/00000.mp4" in page
     table = (sampled / "metrics.md").read_text()

@@ -21,11 +21,11 @@ from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.nn.conv import Conv
 from mmdisco_jax.nn.init import param_keys
+from mmdisco_jax.porting.weights import save_weights
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.samplers.noise import initial, sample_keys
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
-from mmdisco_jax.training.weights import save_weights
 from tests.support.randoms import random_params
 
 FRAMES, LOW, HIGH = 3, 4, 8

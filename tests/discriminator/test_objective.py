@@ -17,7 +17,7 @@ from mmdisco_jax.process.schedules import linear
 SPEC = {
     "groups": 2,
     "shifts": 2,
-    "fakes": "repaired",
+    "fakes": "mismatched",
     "ce_weight": 1.0,
     "denoising_weight": 1.0,
     "denoising_samples": 2,
@@ -72,15 +72,15 @@ def test_denoising_is_least_at_what_the_base_misses():
     np.testing.assert_allclose(losses.best_scale(half, eps, base)["video"], 2.0, rtol=1e-5)
 
 
-def test_repairing_never_leaves_a_real_pair_and_stays_in_its_group():
+def test_mismatching_never_leaves_a_real_pair_and_stays_in_its_group():
     x = jnp.arange(12.0)[:, None]
-    fake = np.asarray(losses.repaired(x, groups=3, shifts=3))[:, 0].reshape(3, 12)
+    fake = np.asarray(losses.mismatched(x, groups=3, shifts=3))[:, 0].reshape(3, 12)
     for row in fake:
         assert not np.any(row == np.arange(12))
         assert np.array_equal(row // 4, np.arange(12) // 4)
     assert len({tuple(column) for column in fake.T}) == 12
     with pytest.raises(ValueError, match=r"12 samples in 3 groups by 1\.\.4"):
-        losses.repaired(x, groups=3, shifts=4)
+        losses.mismatched(x, groups=3, shifts=4)
 
 
 def _objective(params, base, graphdef, **change):
@@ -92,7 +92,7 @@ def _objective(params, base, graphdef, **change):
         residual=lambda h: residual(h, schedules),
     )
     spec = ObjectiveSpec(**{**SPEC, **change})
-    generated = None if spec.fakes == "repaired" else _pair(5, 7)
+    generated = None if spec.fakes == "mismatched" else _pair(5, 7)
     merged = nnx.merge(graphdef, params)
     return objective(merged, _pair(6), generated, jax.random.key(3), jnp.int32(0), problem, spec)
 
@@ -141,7 +141,7 @@ def test_pairs_of_a_joint_model_stay_together(fakes, together):
 def test_each_kind_of_fake_is_scored():
     graphdef, params = nnx.split(_Bilinear(8, param_keys(0)))
     ce = {}
-    for fakes in ("repaired", "generated", "both"):
+    for fakes in ("mismatched", "generated", "both"):
 
         @jax.jit
         def score(params, fakes=fakes):
@@ -151,13 +151,13 @@ def test_each_kind_of_fake_is_scored():
         value, metrics = score(params)
         np.testing.assert_allclose(value, metrics["ce"], rtol=1e-6)
         ce[fakes] = float(value)
-    # Two fakes by re-pairing and one generated: "both" averages the three.
-    assert min(ce["repaired"], ce["generated"]) <= ce["both"] + 1e-6
-    assert ce["both"] <= max(ce["repaired"], ce["generated"]) + 1e-6
+    # Two mismatched fakes and one generated: "both" averages the three.
+    assert min(ce["mismatched"], ce["generated"]) <= ce["both"] + 1e-6
+    assert ce["both"] <= max(ce["mismatched"], ce["generated"]) + 1e-6
     assert len(set(ce.values())) == 3
 
 
-@pytest.mark.parametrize("fakes", ["repaired", "generated", "both"])
+@pytest.mark.parametrize("fakes", ["mismatched", "generated", "both"])
 def test_fakes_of_different_texts_are_refused(fakes):
     """With cross-entropy: the denoising term alone looks at real pairs only."""
     schedules = {m: linear() for m in SHAPES}
@@ -178,6 +178,7 @@ def test_fakes_of_different_texts_are_refused(fakes):
 def test_bad_objectives_are_named():
     for change, said in (
         ({"fakes": "none"}, "unknown fakes 'none'"),
+        ({"fakes": "repaired"}, 'now called "mismatched"'),
         ({"ce_weight": 0.0, "denoising_weight": 0.0}, "not both 0"),
         ({"level_start": 0.0}, "level_start"),
         ({"ce_weight": 0.0, "denoising_from": 300}, "denoising_from=300: set it to 0"),

@@ -18,8 +18,8 @@ from mmdisco_jax import build
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.media.cutting import iter_windows
+from mmdisco_jax.porting.weights import save_weights
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
-from mmdisco_jax.training.weights import save_weights
 from tests.golden.checker import relative_error
 from tests.support import tiny_pipelines as tiny
 from tests.support.randoms import random_params

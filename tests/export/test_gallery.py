@@ -18,7 +18,7 @@ from mmdisco_jax.export.gallery import (
     write_gallery,
 )
 from mmdisco_jax.export.gallery_html import page_html
-from mmdisco_jax.export.matching import match_times
+from mmdisco_jax.matching import match_times
 
 ODD = "<b>\"&'</b>{{seeds}} \u00bd"
 

@@ -131,6 +131,21 @@ def test_wav_round_trip_clips(tmp_path):
     np.testing.assert_array_equal(samples, [-32767, -32767, -16384, 0, 8192, 32767, 32767])
 
 
+def test_int16_sound_is_written_as_it_is(tmp_path):
+    sound = np.arange(-32768, 32768, dtype=np.int32).astype(np.int16)
+    media.write_wav(tmp_path / "a.wav", sound, 16000)
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "a.wav", dtype="int16")[0], sound)
+    with pytest.raises(ValueError, match=r"\(1, 65536\)"):
+        media.write_wav(tmp_path / "a.wav", sound[None], 16000)
+
+
+def test_mp4_of_int16_sound_is_that_of_the_same_floats(tmp_path):
+    whole = (10_000 * np.sin(np.arange(32_000) / 9)).astype(np.int16)
+    for name, sound in (("a", whole), ("b", whole.astype(np.float32) / 32768)):
+        media.write_mp4(tmp_path / f"{name}.mp4", picture(), sound, fps=8, sample_rate_hz=16000)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
 def test_png_is_lossless(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (17, 33, 3), dtype=np.uint8)
     media.write_png(tmp_path / "a.png", image)

@@ -59,21 +59,3 @@ def test_film_strip_holds_the_frames_in_order(tmp_path):
         np.testing.assert_array_equal(strip[:, 32 * i : 32 * i + 32], clip.video[i])
     with pytest.raises(ValueError, match="uint8"):
         plots.film_strip(clip.video[0])
-
-
-def test_figure_marks_each_impact_in_the_colour_of_the_ball(tmp_path):
-    clip = physics.simulate(0, 3)
-    plots.write_clip_figure(
-        tmp_path / "a.png",
-        clip.audio / 32768,
-        sample_rate_hz=16000,
-        impact_seconds=clip.impact_seconds.tolist(),
-        onset_seconds=(),
-        impact_colour="#00ff00",
-    )
-    figure = read_png(tmp_path / "a.png")
-    assert figure.shape[1] == 1125
-    green = (figure == [0, 255, 0]).all(-1)
-    columns = np.flatnonzero(green.sum(0) > 0.3 * len(figure))  # the lines, not the triangles
-    groups = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
-    assert len(groups) == len(clip.impact_seconds)

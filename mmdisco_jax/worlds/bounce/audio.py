@@ -8,6 +8,7 @@ being symmetric they do not shift an attack that its 64 ms frames smear.
 
 import numpy as np
 
+from mmdisco_jax.io import from_int16
 from mmdisco_jax.worlds.bounce import physics
 
 HOP_SECONDS = 0.004
@@ -31,7 +32,7 @@ def audio_onsets(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     if audio.shape != (physics.NUM_SAMPLES,):
         raise ValueError(f"audio has shape {audio.shape}; a bounce clip is [{physics.NUM_SAMPLES}]")
-    wave = audio.astype(np.float64) / (32768.0 if audio.dtype == np.int16 else 1.0)
+    wave = from_int16(audio, np.float64)
     if not np.isfinite(wave).all():
         raise ValueError("audio holds numbers that are not finite: check the sampler that made it")
     hop = round(HOP_SECONDS * physics.SAMPLE_RATE_HZ)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the picture and the sound of bounce clips agree? Timing, colour against pitch, and whether
-there is a ball.
+"""Agreement of picture and sound in bounce clips: timing, colour against pitch, ball presence.
 
-Every score of the pair comes with its control: the same clips with their sounds re-paired, which
-keeps the quality of either side and removes all agreement. Only the difference between the two
-says something about the model. Detectors: `bounce_video`, `bounce_flight`, `bounce_audio`; how
-good they are on real clips is measured by `bounce_calibration`.
+Every score of the pair comes with its control on mismatched clips: the same clips, each with the
+sound of another, which keeps the quality of either side and removes all agreement. Only the
+difference between the two says something about the model. Detectors: `video`, `flight`, `audio`;
+the tests measure how good they are on real clips.
+
+Protocol `bounce_v2` names the control `_mismatched`; `bounce_v1` had another name for it and gives
+the same numbers.
 """
 
 import dataclasses
@@ -54,11 +56,11 @@ class Bounce:
 
     Results: `f1_half_frame` (the headline: impacts against onsets, matched one to one within 1/16
     s), `f1_one_frame` (1/8 s), `colour_pitch` (share of clips whose colour and pitch are of the
-    same class; undetectable on either side is wrong), each with its `_repaired` control when
+    same class; undetectable on either side is wrong), each with its `_mismatched` control when
     there are two clips, and `ball_presence` (share of frames with a plausible ball).
     """
 
-    protocol: ClassVar[str] = "bounce_v1"
+    protocol: ClassVar[str] = "bounce_v2"
     context: api.Context
 
     def __post_init__(self):
@@ -88,7 +90,7 @@ class Bounce:
         if len(table) > 1:
             order = matching.derangement(len(table), self.context.seed)
             moved = [onsets[k] for k in order]
-            results += self._agreement(impacts, moved, colour, pitch[order], "_repaired")
+            results += self._agreement(impacts, moved, colour, pitch[order], "_mismatched")
         return *results, self._mean("ball_presence", frames / physics.NUM_FRAMES)
 
     def _agreement(self, impacts, onsets, colour, pitch, suffix: str) -> list[api.Result]:

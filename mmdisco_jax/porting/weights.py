@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight files of this project: one safetensors file with dotted names and metadata."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,14 +78,6 @@ def load_weights(path: str | os.PathLike[str], abstract: Any) -> Any:
         )
     leaves = {name: jnp.asarray(arrays[name], leaf.dtype) for name, leaf in wanted.items()}
     return from_named_leaves(abstract, leaves)
-
-
-def digest(path: str | os.PathLike[str]) -> str:
-    """Returns the SHA-256 of a weight file, which identifies the weights."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weight file {path}; train first, or correct the path.")
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from mmdisco_jax.nn.init import param_keys
-from mmdisco_jax.training.weights import load_weights, read_metadata, save_weights
+from mmdisco_jax.porting.weights import load_weights, read_metadata, save_weights
 
 
 class Net(nnx.Module):
