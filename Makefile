@@ -1,40 +1,51 @@
-# make demo: sets everything up and shows the effect. make test: sets everything up and checks it.
-# Each works alone on a fresh machine with Python 3.11 or newer and pip.
+# Each target works alone in a fresh clone: it needs Python 3.11 or newer and make.
+#   make demo    sample and measure the shipped models; writes runs/demo/index.html
+#   make test    all tests but the slow ones
+#   make quick   the tests to run while working, three minutes on two cores
+#   make check   tests, lint and types: what must pass before anything lands
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 PY := $(VENV)/bin/python
-# Bytecode of what is imported, at its first import: of all packages, it costs more than it saves;
-# of none, as some containers set it, each process takes seconds to start.
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
-export PYTHONDONTWRITEBYTECODE :=
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PYTEST := $(PY) -m pytest
+DEMO := --config=configs/bounce_demo.py --workdir=runs/demo
 
-IMPORTED := import flax.nnx, grain.python, librosa, matplotlib.pyplot, optax, orbax.checkpoint, \
-	scipy.signal, scipy.stats, tensorflow_datasets, transformers.models.auto.tokenization_auto
+# No end-to-end run, no released network, no golden file: those are for `make test`.
+QUICK := $(addprefix tests/,contracts data discriminator export guidance inputs media metrics nn \
+	porting process samplers text) $(wildcard tests/test_*.py)
 
-.PHONY: demo test test-slow lint types check clean
+.PHONY: demo test quick test-slow test-outside lint types check wheel clean
 
-$(VENV)/run: requirements.txt
+$(VENV)/run: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements.txt
+	$(PIP) -e .
 	touch $@
 
-# PyTorch is a test dependency only: the ports are compared with reference modules on the CPU.
-# What has been installed is imported meanwhile, so that each of the tests' processes need not.
-$(VENV)/dev: $(VENV)/run tests/requirements.txt
-	$(PY) -c "$(IMPORTED)" & $(PIP) -r tests/requirements.txt && wait
+# PyTorch is needed by tests and conversion only: the ports are compared with reference modules.
+$(VENV)/dev: $(VENV)/run
+	$(PIP) -e ".[test]"
 	touch $@
 
 demo: $(VENV)/run
-	$(PY) launch.py prepare --config=configs/bounce_demo.py --workdir=runs/demo
+	$(PY) launch.py prepare $(DEMO)
 	rm -rf $(addprefix runs/demo/,independent guided made_by.json)
-	$(PY) launch.py sample --config=configs/bounce_demo.py --workdir=runs/demo
-	$(PY) launch.py evaluate --config=configs/bounce_demo.py --workdir=runs/demo
+	$(PY) launch.py sample $(DEMO)
+	$(PY) launch.py evaluate $(DEMO)
 
 test: $(VENV)/dev
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -n $(JOBS) --dist loadfile
+
+quick: $(VENV)/dev
+	$(PYTEST) -n $(JOBS) --dist loadfile $(QUICK)
 
 test-slow: $(VENV)/dev
-	$(PY) -m pytest -m slow
+	$(PYTEST) -m slow
+
+# Skipped elsewhere: they need Chromium, and real media in the folder MMDISCO_MEDIA_DIR.
+test-outside: $(VENV)/dev
+	$(PYTEST) -m slow tests/export/test_gallery_browser.py tests/media/test_containers.py \
+		tests/data/test_folder.py
 
 lint: $(VENV)/dev
 	$(PY) -m ruff check .
@@ -45,5 +56,11 @@ types: $(VENV)/dev
 
 check: test lint types
 
+# A build/ folder of an earlier wheel would put files into this one that are gone since.
+wheel: $(VENV)/run
+	rm -rf build dist
+	$(PY) -m pip wheel . --no-deps --quiet --wheel-dir dist
+	rm -rf build
+
 clean:
-	rm -rf $(VENV) .cache runs
+	rm -rf $(VENV) .cache build dist runs *.egg-info

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`aist_plus_plus`: dance with music, as MM-Diffusion uses it."""
+"""AIST++ dataset: dance with music, as MM-Diffusion uses it."""

@@ -7,16 +7,16 @@ import re
 from mmdisco_jax.media.builder import MediaBuilder, MediaOptions
 from mmdisco_jax.media.entries import Entry, scan, split_by_folder
 
-# Of AIST's file names, such as gBR_sBM_c01_d04_mBR0_ch01: the camera.
+# The camera in AIST's file names, such as gBR_sBM_c01_d04_mBR0_ch01.
 _CAMERA = re.compile(r"_c\d+(?=_)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(MediaOptions):
-    """Those of `MediaOptions`; `folder` is the released one.
+    """Options of `MediaOptions`, with `folder` as the root of the released AIST++_crop.
 
-    Files in a folder `train` or `test` are of that split. Of others a tenth of the performances
-    are `test`; the cameras that saw one performance share its split.
+    Files in a folder `train` or `test` get that split. Of the other performances a tenth goes to
+    `test`; all cameras of one performance share its split.
     """
 
     def entries(self) -> list[Entry]:
@@ -30,6 +30,6 @@ class Options(MediaOptions):
 
 
 class Builder(MediaBuilder):
-    """Builder of `aist_plus_plus`; see README.md."""
+    """TFDS builder of `aist_plus_plus`; see README.md."""
 
     OPTIONS = Options

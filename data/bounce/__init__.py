@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bounce dataset: a falling ball whose every impact rings, so that alignment has a truth."""
+"""Bounce dataset: a simulated ball that rings at each impact, with the truth of every clip."""

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TFDS builder of `bounce`: record i of a split is one simulated clip with its truth.
+"""TFDS builder of `bounce`: simulated clips with their ground truth.
 
-TFDS writes and reads array_record without TensorFlow as long as no feature asks for it: arrays are
-stored as raw bytes (`encoding="bytes"`), which also keeps them six times smaller than TFDS's
-default of 64-bit integers.
+Arrays are stored as raw bytes (`encoding="bytes"`), which TFDS writes and reads without TensorFlow.
+They are six times smaller than TFDS's default of 64-bit integers.
 """
 
 import dataclasses
@@ -24,9 +23,14 @@ MAX_IMPACTS = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Sizes of the splits in clips, and the seed of the world.
+    """Options of `bounce`.
 
-    Raises ValueError for a size outside 1..10,000,000 or a negative seed.
+    Attributes:
+      num_train, num_test: clips of each split, in 1..10,000,000.
+      seed: seed of the simulation, >= 0.
+
+    Raises:
+      ValueError: a value is out of its range.
     """
 
     num_train: int = 8000
@@ -46,35 +50,36 @@ class Options:
 
 
 def clip_index(split: str, record: int) -> int:
-    """The simulator's index of record `record` of `split`: record i is simulate(seed, this)."""
+    """Returns the simulator's index of a record, so that the record is simulate(seed, index)."""
     return FIRST_INDEX[split] + record
 
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """TFDS's view of `Options`; its name is the folder the records lie in."""
+    """TFDS config that carries `Options`; its name names the folder of the records."""
 
     options: Options = dataclasses.field(default_factory=Options)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Builder of `bounce`; see README.md for the contents of a record."""
+    """TFDS builder of `bounce`; README.md describes a record."""
 
     OPTIONS = Options
     VERSION = tfds.core.Version("1.0.0")
+    SIMULATED = True  # needs no files of the user
     # TFDS would find this by importlib_resources, which it needs but does not declare.
     code_path = epath.Path(__file__)
 
     @staticmethod
     def config(**options: Any) -> Config:
-        """The config for `Options(**options)`."""
+        """Config for `Options(**options)`."""
         chosen = Options(**options)
         name = f"train{chosen.num_train}_test{chosen.num_test}_seed{chosen.seed}"
         return Config(name=name, description="A bouncing, ringing ball.", options=chosen)
 
     @property
     def options(self) -> Options:
-        """The options that this builder was made with."""
+        """Options that this builder was made with."""
         chosen = self.builder_config
         return chosen.options if isinstance(chosen, Config) else Options()
 
@@ -118,7 +123,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def example(seed: int, index: int) -> dict[str, Any]:
-    """The record of simulate(seed, index); impacts are padded to 4 with NaN."""
+    """Makes the record of simulate(seed, index); impacts are padded with NaN to `MAX_IMPACTS`."""
     clip = physics.simulate(seed, index)
     return {
         "video": clip.video,

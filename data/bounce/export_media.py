@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounce clips as mp4 files with sound, which `folder` reads back.
+"""Export of bounce clips as mp4 files with sound, which the dataset `folder` can read.
 
 python -m data.bounce.export_media DIRECTORY --num_clips=100 --split=test
 """
@@ -11,8 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.bounce.bounce_dataset_builder import FIRST_INDEX, clip_index
+from mmdisco_jax.checks import require_at_least
 from mmdisco_jax.worlds.bounce import physics
+
+from .bounce_dataset_builder import FIRST_INDEX, clip_index
 
 
 def export_media(
@@ -23,24 +25,23 @@ def export_media(
     split: str = "test",
     seed: int = 0,
 ) -> list[Path]:
-    """Writes the first `num_clips` clips of a split, one file each, 8 fps, 16 kHz mono.
+    """Writes the first `num_clips` clips of a split as mp4 files (8 fps, 16 kHz mono).
 
     Args:
-      directory: where to write; made if missing. A file of the same name is replaced.
+      directory: output folder; made if missing. Existing files are replaced.
       num_clips: >= 1.
       write_mp4: writer of one file: (path, video uint8 [f h w 3], waveform float [samples] in
         [-1, 1], fps=, sample_rate_hz=).
       split: "train" or "test".
-      seed: the world's.
+      seed: seed of the simulation.
 
     Returns:
-      The files, `bounce_SPLIT_00000.mp4`, ..., in the order of the records.
+      Paths of the files, `bounce_SPLIT_00000.mp4`, ..., in the order of the records.
 
     Raises:
-      ValueError: fewer than one clip or an unknown split.
+      ValueError: `num_clips` is below 1, or the split is unknown.
     """
-    if num_clips < 1:
-        raise ValueError(f"num_clips is {num_clips}, but must be >= 1.")
+    require_at_least(1, num_clips=num_clips)
     if split not in FIRST_INDEX:
         raise ValueError(f"split is {split!r}, but must be one of {sorted(FIRST_INDEX)}.")
     folder = Path(directory)
@@ -59,8 +60,8 @@ def export_media(
 
 
 def main() -> None:
-    """The command line."""
-    # Here alone: datasets do not otherwise depend on the writers of the package.
+    """Runs the export from the command line."""
+    # Imported here, because datasets do not otherwise depend on the package's writers.
     from mmdisco_jax.export.media import write_mp4
 
     parser = argparse.ArgumentParser(description=__doc__)

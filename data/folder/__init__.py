@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`folder`: windows cut from the media files of a folder."""
+"""Folder dataset: clips cut from your own media files."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TFDS builder of `folder`: clips of the media files of a folder, of a list or of a table."""
+"""TFDS builder of `folder`: clips of media files from a folder, a list or a CSV table."""
 
 import dataclasses
 
@@ -9,12 +9,19 @@ from mmdisco_jax.media.entries import Entry, read_csv, read_list, scan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(MediaOptions):
-    """Those of `MediaOptions`, and which files of the folder.
+    """Options of `MediaOptions`, and the choice of files.
 
-    By default all media files, searched recursively. `files` is a text file with one name a line,
-    `table` a CSV with the columns file, caption, start_seconds and split (all but the first may
-    lack); names are relative to `folder`. `test_fraction` of the files, in [0, 1], go to `test`;
-    which ones depends on `seed` and their own names alone.
+    By default all media files of `folder` are used, recursively.
+
+    Attributes:
+      files: a text file that names one file a line, relative to `folder`.
+      table: a CSV with the column file, relative to `folder`, and optionally caption,
+        start_seconds and split.
+      test_fraction: share of the files for `test`, in [0, 1]. A file's split depends only on
+        `seed` and its own name.
+
+    Raises:
+      ValueError: `files` and `table` are both set, or a value is out of its range.
     """
 
     files: str = ""
@@ -41,6 +48,6 @@ class Options(MediaOptions):
 
 
 class Builder(MediaBuilder):
-    """Builder of `folder`; see README.md for the contents of a record."""
+    """TFDS builder of `folder`; see README.md."""
 
     OPTIONS = Options

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`landscape`: nature scenes with their sound, as MM-Diffusion uses them."""
+"""Landscape dataset: nature scenes with their sound, as MM-Diffusion uses them."""

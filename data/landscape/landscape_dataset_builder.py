@@ -10,9 +10,9 @@ from mmdisco_jax.media.entries import Entry, scan, split_by_folder
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(MediaOptions):
-    """Those of `MediaOptions`; `folder` is the released one.
+    """Options of `MediaOptions`, with `folder` as the root of the released dataset.
 
-    Files in a folder `train` or `test` are of that split. Of others a tenth, by source video, are
+    Files in a folder `train` or `test` get that split. Of the other source videos a tenth goes to
     `test`.
     """
 
@@ -24,12 +24,12 @@ class Options(MediaOptions):
 
 
 def _grouped(entry: Entry) -> Entry:
-    """Clips cut from one source end in a number: they share a split, so none leaks."""
+    """Groups clips by source video, whose name they share up to a number at the end."""
     stem = re.sub(r"([_-]\d+)+$", "", entry.path.stem)
     return dataclasses.replace(entry, group=stem or entry.path.stem)
 
 
 class Builder(MediaBuilder):
-    """Builder of `landscape`; see README.md."""
+    """TFDS builder of `landscape`; see README.md."""
 
     OPTIONS = Options

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`long_videos`: consecutive pieces of long videos, split by video."""
+"""Long videos dataset: consecutive clips of long videos, split by video."""

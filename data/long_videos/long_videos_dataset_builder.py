@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TFDS builder of `long_videos`: consecutive pieces of long videos, split by video.
+"""TFDS builder of `long_videos`: consecutive clips of long videos, split by video.
 
-The recipe of Paredes La Torre's datasets (13 h of a game, 64 h of concerts; arXiv 2603.16093): the
-first seconds are skipped, then pieces of 34 s follow one another, and 90, 5 and 5 % of the videos
-go to train, eval and test. Theirs are cut at key frames and so drift in length; these are exact.
+It follows the datasets of Paredes La Torre (13 h of a game, 64 h of concerts; arXiv 2603.16093):
+the first seconds are skipped, clips of 34 s follow one another, and 90, 5 and 5 % of the videos go
+to train, eval and test. The original clips are cut at key frames and so vary in length; these are
+exact.
 """
 
 import dataclasses
@@ -14,9 +15,10 @@ from mmdisco_jax.media.entries import Entry, scan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(MediaOptions):
-    """Those of `MediaOptions`, with clips of 34 s.
+    """Options of `MediaOptions`, with clips of 34 s by default.
 
-    The first `skip_seconds` of each video are not used; one that is no longer counts as short.
+    The first `skip_seconds` of each video are not used; a video without a clip after them has the
+    problem "short".
     """
 
     clip_seconds: float = 34.0
@@ -38,6 +40,6 @@ class Options(MediaOptions):
 
 
 class Builder(MediaBuilder):
-    """Builder of `long_videos`; see README.md."""
+    """TFDS builder of `long_videos`; see README.md."""
 
     OPTIONS = Options

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vggsound`: YouTube clips of 309 kinds of sound whose source is seen."""
+"""VGGSound dataset: YouTube clips of 309 kinds of sound with a visible source."""

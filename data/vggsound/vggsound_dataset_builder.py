@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TFDS builder of `vggsound`: the clips that its table names, with their labels as captions."""
+"""TFDS builder of `vggsound`: the clips of its table, with the labels as captions."""
 
 import csv
 import dataclasses
@@ -14,12 +14,13 @@ _COLUMNS = 4  # YouTube id, start in seconds, label, split; no header
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(MediaOptions):
-    """Those of `MediaOptions`, and the table.
+    """Options of `MediaOptions`, and the table of clips.
 
-    `table` is the released vggsound.csv (YouTube id, start in seconds, label, split). In `folder`,
-    at any depth, lie the files: clips of 10 s named ID_START (six digits) or ID_START_END in
-    milliseconds, or whole videos named ID, from which the clip is cut. A row whose file is not
-    there is an input with a problem, as a quarter of the videos are gone from the web.
+    Attributes:
+      folder: root of the files, at any depth: clips of 10 s named ID_START (seconds, six digits) or
+        ID_START_END (milliseconds), or whole videos named ID, from which the clips are cut.
+      table: the released vggsound.csv (YouTube id, start in seconds, label, split).
+      on_missing_file: "skip" by default, because many videos have been removed from the web.
     """
 
     table: str
@@ -55,6 +56,6 @@ class Options(MediaOptions):
 
 
 class Builder(MediaBuilder):
-    """Builder of `vggsound`; see README.md."""
+    """TFDS builder of `vggsound`; see README.md."""
 
     OPTIONS = Options

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guided-diffusion U-Net (Dhariwal and Nichol 2021), equal to the official one in numbers."""
+"""Guided-diffusion image U-Net (Dhariwal and Nichol 2021), used for super-resolution.
+
+Equal to the official network in parameter names, shapes and numbers.
+"""
 
 import dataclasses
 import itertools
@@ -17,32 +20,39 @@ from mmdisco_jax.base_models.image_unet_blocks import (
     Upsample,
     apply_layers,
 )
-from mmdisco_jax.nn.activations import SiLU
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.nn.conv import Conv
+from mmdisco_jax.nn.layers import SiLU, chain
 from mmdisco_jax.nn.norm import GroupNorm, check_groups
 from mmdisco_jax.nn.time_embedding import sinusoidal_embedding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageUNetSpec:
-    """Sizes of the network; the defaults are the official ones.
+    """Sizes and options of the image U-Net; the defaults are the official ones.
 
     Attributes:
-      in_channels: of the input; super-resolution counts noisy and upsampled picture, 3 + 3.
-      out_channels: of the output; twice the picture's when the variance is learned (eps | v).
-      model_channels: width of the first level; `channel_mult` are the levels' multiples of it.
-      num_res_blocks: residual blocks per level on the way down; one more on the way up.
-      attention_factors: attention where the picture is that many times smaller than the input,
-        as 8 for 32 pixels of 256; the middle has attention always.
-      num_heads: of the attention; `num_heads_up` on the way up, None for the same; with
-        `head_channels` both follow from the width instead.
+      in_channels: input channels; for super-resolution 3 + 3, the noisy and the upsampled picture.
+      out_channels: output channels; twice the picture's if the variance is learned (eps | v).
+      model_channels: base width.
+      channel_mult: width of each level, as a multiple of `model_channels`.
+      num_res_blocks: residual blocks per level on the way down; the way up has one more.
+      attention_factors: levels with attention, by their factor of downsampling: 8 means 32 pixels
+        if the input has 256. The middle always has attention.
+      num_heads: attention heads.
+      num_heads_up: attention heads on the way up; None means `num_heads`.
+      head_channels: width of a head; if given, it determines the numbers of heads.
       qkv_first: order of the attention's channels, see `AttentionBlock`.
-      scale_shift_norm: the time scales and shifts the second norm instead of being added.
-      resize_in_blocks: residual blocks change the resolution; otherwise layers of their own do,
-        with a convolution if `resize_conv`.
-      dropout: share of zeros before each residual block's last convolution, in [0, 1).
-      num_classes: of the labels y, or None without.
+      scale_shift_norm: the time embedding scales and shifts the second norm of a residual block
+        instead of being added.
+      resize_in_blocks: residual blocks change the resolution, not layers of their own.
+      resize_conv: those layers include a convolution.
+      dropout: dropout rate before the last convolution of each residual block, in [0, 1).
+      num_classes: number of class labels, or None for an unconditional network.
       num_groups: groups of every group norm; must divide each width.
+
+    Raises:
+      ValueError: the sizes do not fit each other.
     """
 
     in_channels: int
@@ -63,9 +73,7 @@ class ImageUNetSpec:
     num_groups: int = 32
 
     def __post_init__(self):
-        for name in ("in_channels", "out_channels", "model_channels", "num_res_blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        check_positive(self, "in_channels", "out_channels", "model_channels", "num_res_blocks")
         if not self.channel_mult or min(self.widths) < 1:
             raise ValueError(f"channel_mult {self.channel_mult} must give each level a channel.")
         if not 0 <= self.dropout < 1:
@@ -89,11 +97,11 @@ class ImageUNetSpec:
 
     @property
     def emb_dim(self) -> int:
-        """Size of the time embedding."""
+        """Width of the time embedding."""
         return 4 * self.model_channels
 
     def heads(self, width: int, *, up: bool = False) -> int:
-        """How many heads attend over `width` channels.
+        """Compute the number of attention heads over `width` channels.
 
         Raises:
           ValueError: the channels do not divide into them.
@@ -113,7 +121,10 @@ class ImageUNetSpec:
 
 
 class ImageUNet(nnx.Module):
-    """x [b h w in_channels], t [b] -> [b h w out_channels]."""
+    """Image U-Net. Predicts the noise in a picture, optionally given a class label.
+
+    Super-resolution passes the upsampled low-resolution picture as further input channels.
+    """
 
     def __init__(self, spec: ImageUNetSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -141,21 +152,23 @@ class ImageUNet(nnx.Module):
     def __call__(
         self, x: Array, t: Array, *, y: Array | None = None, key: Array | None = None
     ) -> Array:
-        """The prediction for a batch of noisy pictures.
+        """Predict from a batch of noisy pictures.
 
         Args:
-          x: [b h w in_channels]; h and w multiples of 2 ** (levels - 1).
-          t: diffusion times [b], 0 .. T-1.
-          y: class labels int [b], exactly if the spec has classes.
-          key: of the dropout; None for none, as when sampling.
+          x: [b h w in_channels]; h and w are multiples of 2 ** (levels - 1).
+          t: timesteps [b], 0 .. T-1.
+          y: class labels int [b]; required if the spec has classes, forbidden otherwise.
+          key: random key of the dropout; None for no dropout, as when sampling.
+
+        Returns:
+          [b h w out_channels].
 
         Raises:
           ValueError: an input does not fit the spec.
         """
         self._check(x, y)
         emb = sinusoidal_embedding(t, self.spec.model_channels, cos_first=True)
-        for layer in self.time_embed:
-            emb = layer(emb)
+        emb = chain(self.time_embed, emb)
         if y is not None:
             emb = emb + self.label_emb(y)
         keys = (None if key is None else jax.random.fold_in(key, i) for i in itertools.count())
@@ -167,9 +180,7 @@ class ImageUNet(nnx.Module):
         for layers in self.output_blocks:
             x = jnp.concatenate([x, skips.pop()], axis=-1)
             x = apply_layers(layers, x, emb, next(keys))
-        for layer in self.out:
-            x = layer(x)
-        return x
+        return chain(self.out, x)
 
     def _check(self, x: Array, y: Array | None) -> None:
         channels, factor = self.spec.in_channels, 2 ** (len(self.spec.channel_mult) - 1)
@@ -186,7 +197,7 @@ class ImageUNet(nnx.Module):
 
 
 class _Maker:
-    """Builds the blocks of a spec in the official order."""
+    """Builder of the blocks of a spec, in the official order."""
 
     def __init__(self, spec: ImageUNetSpec, rngs: nnx.Rngs):
         self.spec = spec
@@ -211,7 +222,7 @@ class _Maker:
         )
 
     def way_down(self) -> tuple[nnx.List, list[int]]:
-        """The input blocks, and the channels of each one's output."""
+        """Build the input blocks, and list the output channels of each."""
         spec = self.spec
         width = spec.widths[0]
         blocks: list[nnx.List] = [nnx.List([Conv(spec.in_channels, width, (3, 3), rngs=self.rngs)])]
@@ -230,7 +241,7 @@ class _Maker:
         return nnx.List(blocks), skips
 
     def way_up(self, skips: list[int]) -> nnx.List:
-        """The output blocks; each takes its input beside the last unused skip."""
+        """Build the output blocks; each joins its input with the last unused skip connection."""
         spec, skips = self.spec, list(skips)
         width = skips[-1]
         blocks = []

@@ -13,6 +13,7 @@ from mmdisco_jax.process.noising import (
     TimeSampler,
     add_noise,
     draw_noise,
+    mean_by_level,
     noisy,
 )
 from mmdisco_jax.process.predictions import split_variance
@@ -27,7 +28,7 @@ def noise_prediction(
     schedule: Schedule,
     time_sampler: TimeSampler,
     *,
-    max_weight: float,
+    max_weight: float | None,
     num_bins: int = 10,
 ) -> tuple[Array, dict[str, Array]]:
     """Mean over the batch of w(t) |x0_hat - x0|^2, with w = min(1 / sigma^2, max_weight).
@@ -49,10 +50,7 @@ def noise_prediction(
     axes = tuple(range(1, x0.ndim))
     eps_error = jnp.square(eps_fn(x_t, t) - eps).mean(axes)
     x0_error = eps_error * jnp.square(sigma / alpha)
-    level = t * num_bins // schedule.num_timesteps
-    one_hot = (level[:, None] == jnp.arange(num_bins)).astype(jnp.float32)
-    by_level = (one_hot * x0_error[:, None]).sum(0) / one_hot.sum(0)
-    metrics = {f"x0_error/{i}": by_level[i] for i in range(num_bins)}
+    metrics = mean_by_level({"x0_error": x0_error}, t, schedule.num_timesteps, num_bins)
     return jnp.mean(_eps_weight(schedule, t, max_weight) * eps_error), metrics
 
 
@@ -98,13 +96,10 @@ def joint_noise_prediction(
     t, weights = time_sampler.draw(history, key_t, batch)
     eps = draw_noise(key_noise, x0)
     predicted = eps_fn(add_noise(x0, eps, t, schedules), t, key_model)
-    level = t * num_bins // time_sampler.num_timesteps
-    one_hot = (level[:, None] == jnp.arange(num_bins)).astype(jnp.float32)
     total, metrics, losses = jnp.zeros(()), {}, jnp.zeros(batch)
     for m in sorted(x0):
         out, v = split_variance(predicted[m], x0[m]) if learned_variance else (predicted[m], None)
         error = jnp.square(out - eps[m]).mean(tuple(range(1, eps[m].ndim)))
-        by_level = (one_hot * error[:, None]).sum(0) / one_hot.sum(0)
         loss = error * _eps_weight(schedules[m], t, max_weight)
         if v is not None:
             bound = variational_bound(x0[m], out - eps[m], v, t, schedules[m])
@@ -113,6 +108,7 @@ def joint_noise_prediction(
             metrics[f"vb_{m}"] = (weights * bound).mean()
         losses += loss
         metrics[f"loss_{m}"] = (weights * loss).mean()
-        metrics |= {f"eps_error_{m}/{i}": by_level[i] for i in range(num_bins)}
+        errors = {f"eps_error_{m}": error}
+        metrics |= mean_by_level(errors, t, time_sampler.num_timesteps, num_bins)
         total += metrics[f"loss_{m}"]
     return total, metrics, time_sampler.update(history, t, losses)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MM-Diffusion's coupled U-Net (Ruan et al. 2023): one noise predictor of picture and sound.
+"""MM-Diffusion's coupled U-Net (Ruan et al. 2023): predicts the noise of video and audio jointly.
 
-Names, shapes and numbers are those of the official network, with these exceptions, all of them
-faults there: the random shift and dropout of the backward pass are those of the forward pass; group
-norms always normalise channels (the official one normalises frames where a clip has as many frames
-as a layer has channels); a window longer than the clip is refused; options that the official code
-drops silently are explicit (see MMDiffusionSpec).
+Equal to the official network in parameter names, shapes and numbers. It deviates only where the
+official code is wrong: the backward pass uses the random shift and dropout of the forward pass;
+group norms always normalise channels (the official ones normalise frames if a clip has as many
+frames as the layer has channels); a window longer than the clip is refused; and options that the
+official code drops silently are explicit (see `MMDiffusionSpec`).
 """
 
 import jax.numpy as jnp
@@ -15,10 +15,9 @@ from mmdisco_jax.base_models.mm_diffusion_blocks import (
     Context,
     CrossAttentionBlock,
     ResBlock,
-    call,
+    call_block,
 )
 from mmdisco_jax.base_models.mm_diffusion_spec import MMDiffusionSpec
-from mmdisco_jax.nn.activations import SiLU
 from mmdisco_jax.nn.av_layers import (
     AUDIO_POOL,
     VIDEO_POOL,
@@ -26,14 +25,14 @@ from mmdisco_jax.nn.av_layers import (
     InitialBlock,
     Normalization,
     VideoConv,
-    chain,
 )
+from mmdisco_jax.nn.layers import SiLU, chain
 from mmdisco_jax.nn.time_embedding import sinusoidal_embedding
 from mmdisco_jax.types import AV, Array
 
 
 class MultimodalUNet(nnx.Module):
-    """eps of a noisy pair; with `learn_sigma`, eps and a variance on the channel axis."""
+    """Coupled audio-video U-Net. Predicts the noise of a pair (and a variance, `learn_sigma`)."""
 
     def __init__(self, spec: MMDiffusionSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -73,16 +72,17 @@ class MultimodalUNet(nnx.Module):
         """Predict the noise of both modalities.
 
         Args:
-          x_t: {"video": [b f h w c], "audio": [b l c]}, clean values in [-1, 1]. With n levels,
-            2**(n-1) must divide h and w, and 4**(n-1) must divide l.
-          t: diffusion times [b], 0 .. T-1, shared by the modalities.
-          cond: None; the network is unconditional.
-          shifts: int32 [len(spec.windows)], 0 .. f - window of its block, as `draw_shifts` gives;
-            None: no shift.
-          dropout_key: None: no dropout.
+          x_t: {"video": [b f h w c], "audio": [b l c]}; clean values are in [-1, 1]. With n
+            levels, 2**(n-1) must divide h and w, and 4**(n-1) must divide l.
+          t: timesteps [b], 0 .. T-1, shared by the modalities.
+          cond: ignored, because the network is unconditional.
+          shifts: from `draw_shifts`, int32 [len(spec.windows)]: a shift of 0 .. f - window for
+            each cross-attention block; None for no shift.
+          dropout_key: random key of the dropout; None for no dropout, as when sampling.
 
         Returns:
-          float32 arrays like x_t; with `learn_sigma` twice the channels, the noise first.
+          float32 arrays of x_t's shapes; with `learn_sigma` they have twice the channels, and the
+          noise comes first.
 
         Raises:
           ValueError: an input does not fit the network.
@@ -111,7 +111,7 @@ class MultimodalUNet(nnx.Module):
         self, layers: nnx.List, hidden: tuple[Array, ...], context: Context
     ) -> tuple[Array, ...]:
         for layer in layers:
-            hidden = call(layer, self.spec.remat, *hidden, context)
+            hidden = call_block(layer, self.spec.remat, *hidden, context)
         return hidden
 
     def _check(self, x_t: AV, shifts: Array | None) -> None:
@@ -140,11 +140,11 @@ class MultimodalUNet(nnx.Module):
 
 
 class _Tower:
-    """Makes the blocks in the order of execution, numbering them as the official code does."""
+    """Builder of the blocks in the order of execution, numbered as in the official code."""
 
     def __init__(self, spec: MMDiffusionSpec, rngs: nnx.Rngs):
         self.spec, self.rngs = spec, rngs
-        self.dilation_step = 1  # counts up on the way down, and back on the way up
+        self.dilation_step = 1  # counts up on the way down, and down again on the way up
         self.num_res = self.num_cross = 0
         self.width = spec.width(0)
         self.skips = [self.width]
@@ -185,7 +185,7 @@ class _Tower:
         return blocks
 
     def _stage(self, in_channels: int, level: int, *, up: bool = False) -> list[nnx.Module]:
-        """A residual block of a level, and its cross-attention if the level has one."""
+        """Build a residual block, and its cross-attention if the level has one."""
         spec, factor = self.spec, 2**level
         self.width = spec.width(level)
         res = self._res(
@@ -218,8 +218,11 @@ class _Tower:
 
 
 def build(*, rngs: nnx.Rngs, **spec) -> MultimodalUNet:
-    """The registry's entry: `spec` holds the fields of MMDiffusionSpec.
+    """Build the network for the registry of base models.
 
-    It denoises both modalities at once and predicts eps itself, so that it takes no schedule.
+    It predicts eps itself, so it needs no noise schedule.
+
+    Args:
+      spec: fields of `MMDiffusionSpec`.
     """
     return MultimodalUNet(MMDiffusionSpec(**spec), rngs=rngs)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks of MM-Diffusion's coupled U-Net: (video [b f h w c], audio [b l c], context) -> both.
+"""Blocks of MM-Diffusion's coupled U-Net: residual blocks, self-attention, cross-attention.
 
-Attribute names are those of the official checkpoints. The towers meet only in CrossAttentionBlock.
+Blocks map (video [b f h w c], audio [b l c], context) to video and audio. The two towers exchange
+information only in `CrossAttentionBlock`. Attribute names are those of the official checkpoints.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,7 @@ from flax import nnx
 
 from mmdisco_jax.base_models.mm_diffusion_spec import REMAT, MMDiffusionSpec
 from mmdisco_jax.base_models.random_shift import random_shift_attention
-from mmdisco_jax.nn import remat
-from mmdisco_jax.nn.activations import Dropout, Identity, SiLU
-from mmdisco_jax.nn.attention import attend
+from mmdisco_jax.nn.attention import einsum_attention
 from mmdisco_jax.nn.av_layers import (
     AUDIO_POOL,
     VIDEO_POOL,
@@ -24,19 +23,21 @@ from mmdisco_jax.nn.av_layers import (
     Normalization,
     VideoConv,
     add_per_channel,
-    chain,
 )
 from mmdisco_jax.nn.conv import Conv, avg_pool, upsample
+from mmdisco_jax.nn.layers import Dropout, Identity, SiLU, chain, remat_call
 from mmdisco_jax.types import Array
 
 _RESAMPLE = {None: lambda x, window: x, "down": avg_pool, "up": upsample}
 
 
 class Context(NamedTuple):
-    """What one call of the network shares among its blocks.
+    """Inputs that all blocks share in one call of the network.
 
-    emb: embedded time [b model_channels]. shifts: int32 [cross-attention blocks], or None for 0.
-    dropout_key: or None for no dropout.
+    Attributes:
+      emb: time embedding [b model_channels].
+      shifts: int32, one for each cross-attention block, or None for no shift.
+      dropout_key: random key, or None for no dropout.
     """
 
     emb: Array
@@ -44,16 +45,19 @@ class Context(NamedTuple):
     dropout_key: Array | None = None
 
 
-def call(block: "SelfAttention | CrossAttentionBlock | ResBlock", policy: str, *args: Any) -> Any:
-    """block(*args), computed again in the backward pass if the REMAT policy says so.
+def call_block(block: Any, policy: str, *args: Any) -> Any:
+    """Call block(*args), rematerialised if `REMAT[policy]` names its kind.
 
-    Shift and dropout key are arguments: both passes see the same.
+    Shift and dropout key are arguments, so the forward and the backward pass see the same ones.
     """
-    return remat.call(block, REMAT[policy], *args)
+    return remat_call(block, REMAT[policy], *args)
 
 
 class SelfAttention(nnx.Module):
-    """x + attention among the tokens of x [b n c]; the output projection starts at zero."""
+    """Self-attention among the tokens of x [b n c], with a residual connection.
+
+    The output projection is zero at initialisation.
+    """
 
     kind = "self_attention"
 
@@ -66,16 +70,16 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         qkv = _heads(self.qkv(self.norm(x)), self.num_heads)
-        attended = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        attended = einsum_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return x + self.proj_out(attended.reshape(x.shape))
 
 
 class CrossAttentionBlock(nnx.Module):
-    """Random-shift attention between the modalities, added to both.
+    """Random-shift cross-attention between the modalities, added to both.
 
     Args:
-      index: which of `context.shifts` is this block's.
-      window: in frames; None is all of them.
+      index: place of this block's shift in `context.shifts`.
+      window: number of frames that a token sees; None for all.
     """
 
     kind = "cross_attention"
@@ -114,12 +118,15 @@ class CrossAttentionBlock(nnx.Module):
 
 
 class ResBlock(nnx.Module):
-    """x -> skip(x) + out(in(x), emb) in both towers, then attention within each if asked.
+    """Residual block of both towers, skip(x) + out(in(x), emb), with optional self-attention.
 
     Args:
-      index: number of the block; decides the audio's dilation and the dropout masks' key.
-      resample: "down" or "up": pooling or repetition after `in` (not before it, as elsewhere).
-      video_attention: over the pixels of each frame, then over the frames at each pixel.
+      index: number of the block; it determines the random key of the dropout.
+      dilation: dilation of the audio convolution.
+      resample: "down" or "up" pools or repeats after `in` (other U-Nets resample before it).
+      video_attention: attend among the pixels of each frame, then among the frames at each pixel.
+      audio_attention: attend among all places of the audio.
+      up: the block is on the way up, which may have its own number of heads.
     """
 
     kind = "res_block"
@@ -183,7 +190,7 @@ class ResBlock(nnx.Module):
         if self.video_attention:
             video = self._attend_video(video)
         if self.audio_attention:
-            audio = call(self.audio_attention_block, self.remat, audio)
+            audio = call_block(self.audio_attention_block, self.remat, audio)
         return video, audio
 
     def _out(self, layers: Sequence, x: Array, emb: Array, key: Array | None) -> Array:
@@ -198,9 +205,9 @@ class ResBlock(nnx.Module):
     def _attend_video(self, video: Array) -> Array:
         b, f, h, w, c = video.shape
         frames = video.reshape(b * f, h * w, c)
-        frames = call(self.spatial_attention_block, self.remat, frames)
+        frames = call_block(self.spatial_attention_block, self.remat, frames)
         pixels = frames.reshape(b, f, h * w, c).swapaxes(1, 2).reshape(b * h * w, f, c)
-        pixels = call(self.temporal_attention_block, self.remat, pixels)
+        pixels = call_block(self.temporal_attention_block, self.remat, pixels)
         return pixels.reshape(b, h * w, f, c).swapaxes(1, 2).reshape(video.shape)
 
 
@@ -213,5 +220,5 @@ def _check_heads(channels: int, num_heads: int) -> None:
 
 
 def _heads(qkv: Array, num_heads: int) -> Array:
-    """[b n 3*c] -> [b n 3 heads c/heads]."""
+    """Split a joint projection into q, k, v and heads: [b n 3*c] -> [b n 3 heads c/heads]."""
     return qkv.reshape(*qkv.shape[:2], 3, num_heads, -1)

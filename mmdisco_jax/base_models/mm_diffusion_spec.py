@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of MM-Diffusion's coupled U-Net, their rules, and the paper's choice."""
+"""Spec of MM-Diffusion's coupled U-Net: its options, their checks, and the released preset."""
 
 import dataclasses
 
@@ -7,16 +7,17 @@ import jax
 import jax.numpy as jnp
 
 from mmdisco_jax.base_models.random_shift import check_window
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.types import Array
 
-# What the backward pass computes again instead of keeping. "attention" is what the official code
-# always does, "blocks" its `use_checkpoint`.
+# Kinds of blocks that the backward pass recomputes instead of storing their activations. The
+# official code always has "attention"; "blocks" is its `use_checkpoint`.
 REMAT = {
     "none": (),
     "attention": ("self_attention", "cross_attention"),
     "blocks": ("res_block", "cross_attention"),
 }
-# The official multiples of the first level's width, by the picture's height in pixels.
+# The official `channel_mult`, by the height of the picture in pixels.
 CHANNEL_MULT = {
     64: (1, 2, 3, 4),
     128: (1, 1, 2, 3, 4),
@@ -34,39 +35,44 @@ _SEQUENCES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MMDiffusionSpec:
-    """Sizes and options, under the official names where there is one; defaults are the paper's.
+    """Sizes and options of the coupled U-Net; the defaults are those of the paper.
 
-    Resolutions are given as factors of downsampling: level i stands at 2**i (each level halves
-    height and width and quarters the audio's length).
+    Fields have the official names where there are any. A resolution is a factor of downsampling:
+    level i has resolution 2**i. Each level halves height and width and quarters the audio's length.
 
     Attributes:
       video_channels, audio_channels: channels of the noisy input.
-      model_channels: width of a level of multiple 1, and size of the time embedding.
-      channel_mult: each level's multiple; the product with model_channels is rounded down.
-      num_res_blocks: residual blocks per level on the way down; one more on the way up.
+      model_channels: base width, and width of the time embedding.
+      channel_mult: width of each level, as a multiple of model_channels; products are rounded down.
+      num_res_blocks: residual blocks per level on the way down; the way up has one more.
       num_groups: groups of every group norm.
-      video_attention_resolutions: levels whose video attends within frames, then within pixels.
-      audio_attention_resolutions: levels whose audio attends itself. The middle always does both.
-      cross_attention_resolutions, cross_attention_windows: levels with random-shift attention, and
-        its window in frames at each.
-      cross_attention_shift: whether `draw_shifts` draws, or gives zeros.
-      middle_cross_attention: attention over all frames between the two middle blocks. The official
-        code has it only where cross_attention_windows is [1, 4, 8] and drops it silently with any
-        other; to load a checkpoint of such windows, set False.
-      num_heads: heads of the attention within a modality.
-      num_head_channels: width of a head of the attention across; None: num_heads heads.
-      num_heads_upsample: num_heads on the way up; None: the same. The official code accepts this
-        number and ignores it: leave None for its checkpoints.
+      video_attention_resolutions: levels with self-attention of the video, within each frame and
+        then along time at each pixel. The middle always has it.
+      audio_attention_resolutions: levels with self-attention of the audio. The middle always has
+        it.
+      cross_attention_resolutions: levels with random-shift cross-attention.
+      cross_attention_windows: its window at each of these levels, in frames.
+      cross_attention_shift: `draw_shifts` draws random shifts; otherwise it returns zeros.
+      middle_cross_attention: cross-attention over all frames between the two middle blocks. The
+        official code has it only if cross_attention_windows is [1, 4, 8], and drops it silently
+        otherwise: set False to load a checkpoint with other windows.
+      num_heads: heads of the self-attention.
+      num_head_channels: width of a head of the cross-attention; None means num_heads heads.
+      num_heads_upsample: num_heads on the way up; None means the same. The official code accepts
+        this number and ignores it: leave None for its checkpoints.
       video_type: "2d+1d" or "3d" convolutions of the video.
-      dilation_period: the k-th block's audio dilation is 2 ** (k % dilation_period); 1: none.
-      use_scale_shift_norm: the time scales and shifts normalised features; otherwise it is added.
-      resblock_updown: up-sample on the way up. The official False never does, so that only a U-Net
-        of a single level can run.
-      dropout: rate in [0, 1), applied only where the model is called with a key.
-      learn_sigma: twice the output channels, the second half for the variance.
-      remat: a key of REMAT.
-      compute_dtype: "float32" or "bfloat16"; norms, softmax, the time embedding, the parameters and
-        the last layers stay float32.
+      dilation_period: the audio dilation of block k is 2 ** (k % dilation_period); 1 for none.
+      use_scale_shift_norm: the time embedding scales and shifts the norm instead of being added.
+      resblock_updown: upsample on the way up. The official code never upsamples with False, so
+        that only a U-Net with a single level can run.
+      dropout: rate in [0, 1), applied only if the network is called with a key.
+      learn_sigma: predict the variance, too, in further output channels.
+      remat: a key of `REMAT`.
+      compute_dtype: "float32" or "bfloat16". Parameters, norms, softmax, the time embedding and the
+        last layers are always float32.
+
+    Raises:
+      ValueError: an option has an unknown value, or the sizes do not fit each other.
     """
 
     video_channels: int = 3
@@ -102,22 +108,28 @@ class MMDiffusionSpec:
 
     @property
     def num_levels(self) -> int:
+        """Number of levels."""
         return len(self.channel_mult)
 
     def width(self, level: int) -> int:
+        """Return the number of channels of a level."""
         return int(self.channel_mult[level] * self.model_channels)
 
     def window_at(self, level: int) -> int | None:
-        """The cross-attention window of a level in frames; None if it has no cross-attention."""
+        """Return the cross-attention window of a level in frames; None if it has none."""
         windows = zip(self.cross_attention_resolutions, self.cross_attention_windows, strict=True)
         return dict(windows).get(2**level)
 
     def heads(self, *, up: bool) -> int:
-        """Heads of the attention within a modality."""
+        """Return the number of heads of the self-attention."""
         return self.num_heads_upsample or self.num_heads if up else self.num_heads
 
     def cross_heads(self, width: int, *, up: bool) -> int:
-        """Heads of the attention across modalities; ValueError if their width does not fit."""
+        """Return the number of heads of the cross-attention over `width` channels.
+
+        Raises:
+          ValueError: the width is no multiple of `num_head_channels`.
+        """
         if self.num_head_channels is None:
             return self.heads(up=up)
         if width % self.num_head_channels:
@@ -129,7 +141,7 @@ class MMDiffusionSpec:
 
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """Window of each cross-attention block in the order of execution; None is all frames."""
+        """Windows of the cross-attention blocks in the order of execution; None is all frames."""
         levels = [(level, self.window_at(level)) for level in range(self.num_levels)]
         crossed = [window for _, window in levels if window is not None]
         down = [window for window in crossed for _ in range(self.num_res_blocks)]
@@ -137,14 +149,12 @@ class MMDiffusionSpec:
         return (*down, *[None] * self.middle_cross_attention, *up)
 
     def _check_numbers(self) -> None:
-        for name in (
+        check_positive(
+            self,
             *("video_channels", "audio_channels", "model_channels", "num_res_blocks"),
             *("num_groups", "num_heads", "num_head_channels", "num_heads_upsample"),
             "dilation_period",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        )
         if not self.channel_mult or min(map(self.width, range(self.num_levels))) < 1:
             raise ValueError(
                 f"channel_mult {self.channel_mult} times model_channels {self.model_channels} must "
@@ -173,8 +183,8 @@ class MMDiffusionSpec:
             wanted = getattr(self, f"{name}_resolutions")
             if unknown := [resolution for resolution in wanted if resolution not in known]:
                 raise ValueError(
-                    f"{name}_resolutions has {unknown}, where no level is: the levels stand at "
-                    f"{known}; none at all is ()"
+                    f"{name}_resolutions has {unknown}, where no level is: the levels have the "
+                    f"resolutions {known}; use these, or () for no attention"
                 )
         if len(self.cross_attention_windows) != len(self.cross_attention_resolutions):
             raise ValueError(
@@ -186,12 +196,15 @@ class MMDiffusionSpec:
                 raise ValueError(f"cross_attention_windows has {window}; it must be at least 1")
 
 
-# The network of the released Landscape and AIST++ files: 16 frames of 64 x 64, 25,600 samples.
+# The released Landscape and AIST++ networks: 16 frames of 64 x 64 pixels, 25,600 samples of audio.
 PRESETS = {"base64": MMDiffusionSpec()}
 
 
 def draw_shifts(spec: MMDiffusionSpec, key: Array, num_frames: int) -> Array:
-    """A shift for each cross-attention block, int32, uniform in 0 .. num_frames - its window.
+    """Draw a random shift for each cross-attention block, uniform in 0 .. num_frames - window.
+
+    Returns:
+      int32 [len(spec.windows)]; zeros if the spec has no random shift.
 
     Raises:
       ValueError: a window is longer than the clip.

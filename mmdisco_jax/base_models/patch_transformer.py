@@ -7,16 +7,22 @@ denoise"); what leaves the model is eps.
 """
 
 import dataclasses
+import functools
 import math
+from typing import Any
 
 import jax
 from flax import nnx
 
+from mmdisco_jax.base_models.api import TrainedBase, as_codec, as_schedule
+from mmdisco_jax.base_models.losses import noise_prediction
+from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.nn.patches import check_patch, num_tokens, patchify, unpatchify
 from mmdisco_jax.nn.transformer import ZERO, GatedMLP, NoiseLevel, Stack, layer_norm
+from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.predictions import convert
-from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.types import Array
+from mmdisco_jax.process.schedules import Schedule, linear
+from mmdisco_jax.types import AV, Array, Cond, LatentFormat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +149,80 @@ class PatchTransformer(nnx.Module):
         return convert(self.predict_x0(x_t, t), "x0", "eps", x_t, alpha, sigma)
 
 
-def build(schedule: Schedule, *, rngs: nnx.Rngs, **spec) -> PatchTransformer:
-    """The registry's entry: `spec` holds the fields of PatchTransformerSpec."""
-    return PatchTransformer(PatchTransformerSpec(**spec), schedule, rngs=rngs)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PatchTransformerBase(TrainedBase):
+    """Recipe of a patch transformer, a small base model for one modality that is trained here.
+
+    Attributes:
+      codec, schedule: as objects, or as settings {"name": ..., ...}.
+      patch: size of a patch along [frames, *axes] of the latent.
+      patch_width, width, depth, num_heads, taps: as of `PatchTransformerSpec`.
+    """
+
+    codec: Any
+    schedule: Any = dataclasses.field(default_factory=linear)
+    patch: tuple[int, ...]
+    patch_width: int = 0
+    width: int = 160
+    depth: int = 5
+    num_heads: int = 4
+    taps: int = 5
+
+    def __post_init__(self):
+        object.__setattr__(self, "codec", as_codec(self.codec, self.clip))
+        object.__setattr__(self, "schedule", as_schedule(self.schedule))
+
+    @property
+    def spec(self) -> PatchTransformerSpec:
+        return PatchTransformerSpec(
+            sample_shape=self.codec.latent_shape(self.clip),
+            patch=self.patch,
+            patch_width=self.patch_width,
+            width=self.width,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            taps=self.taps,
+        )
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        return {self.name: self.schedule}
+
+    @property
+    def formats(self) -> dict[str, LatentFormat]:
+        return {
+            self.name: LatentFormat(
+                shape=self.codec.latent_shape(self.clip),
+                clock=self.codec.clock(self.clip),
+                feature_width=self.width,
+            )
+        }
+
+    def definition(self) -> tuple[nnx.GraphDef, Init]:
+        return definition(functools.partial(PatchTransformer, self.spec, self.schedule))
+
+    def codecs(self) -> dict[str, Any]:
+        return {self.name: self.codec}
+
+    def denoise(self, network: PatchTransformer, x: AV, t: Array, cond: Cond) -> AV:
+        del cond  # unconditional
+        return {self.name: network(x[self.name], t)}
+
+    def features(self, network: PatchTransformer, modality: str, x: Array, t: Array) -> Array:
+        del modality
+        return network.features(x, t)
+
+    def loss(
+        self,
+        network: PatchTransformer,
+        x0: AV,
+        key: Array,
+        levels: TimeSampler,
+        history: Any,
+        *,
+        max_weight: float | None,
+    ) -> tuple[Array, dict[str, Array], Any]:
+        loss, metrics = noise_prediction(
+            network, x0[self.name], key, self.schedule, levels, max_weight=max_weight
+        )
+        return loss, metrics, history

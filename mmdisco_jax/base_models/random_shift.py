@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random-shift multi-modal attention (MM-Diffusion, Ruan et al. 2023, section 3.3).
+"""Random-shift cross-attention between video and audio (MM-Diffusion, Ruan et al. 2023, 3.3).
 
-A clip is cut into f segments, one per video frame: P tokens of video and A = l // f of audio each
-(the last audio segment takes what remains of the l tokens). Segment i of one modality attends only
-the other modality's tokens
+A clip is cut into f segments, one per video frame. A segment has P tokens of video and A = l // f
+tokens of audio; the last audio segment also takes the remainder of the l tokens. Segment i of one
+modality attends only to the other modality's tokens
 
     ((i + shift) * size + j) mod n,     0 <= j < window * size,
 
-where size and n are A and l for audio, P and f * P for video. The official code draws a `shift` of
-0 .. f - window per block and call, also when it samples; here it is an argument, so that a
-rematerialised backward pass sees the window that the loss saw.
+where size and n are A and l for audio, P and f * P for video. The official code draws a shift of
+0 .. f - window in every block and call, even when it samples. Here the shift is an argument, so
+that a rematerialised backward pass sees the windows of the forward pass.
 """
 
 import jax.numpy as jnp
 
-from mmdisco_jax.nn.attention import attend
+from mmdisco_jax.nn.attention import einsum_attention
 from mmdisco_jax.types import Array
 
 
@@ -30,16 +30,16 @@ def check_window(window: int, num_frames: int) -> None:
 def random_shift_attention(
     video: Array, audio: Array, num_frames: int, window: int, shift: Array | int | None = None
 ) -> tuple[Array, Array]:
-    """Each modality's tokens attend a moving window of the other's.
+    """Attend from each modality's tokens to a moving window of the other's.
 
     Args:
       video, audio: queries, keys and values, [b f*P 3 heads d] and [b l 3 heads d], l >= f.
       num_frames: f.
-      window: in segments, 1 .. f.
-      shift: int32 scalar, 0 .. f - window, may be traced; None is 0 and costs nothing.
+      window: number of segments that a token sees, 1 .. f.
+      shift: int32 scalar in 0 .. f - window, which may be traced. None means 0 and saves the roll.
 
     Returns:
-      Attended values (video [b f*P heads d], audio [b l heads d]).
+      The attended values (video [b f*P heads d], audio [b l heads d]).
 
     Raises:
       ValueError: the window or the numbers of tokens do not fit the frames.
@@ -61,10 +61,10 @@ def random_shift_attention(
 def _cross_attend(
     own: Array, other: Array, count: int, window: int, shift: Array | int | None
 ) -> Array:
-    """Queries of `own` [b n 3 h d] against windows of `other` [b m 3 h d] -> [b n h d]."""
+    """Attend from `own` [b n 3 h d] to windows of `other` [b m 3 h d]: -> [b n h d]."""
     queries, pairs = own[:, :, 0], other[:, :, 1:]
     if window == count and other.shape[1] % count == 0:
-        # Every window holds every token, in an order that attention does not see.
+        # Every window contains every token, and attention does not depend on their order.
         return _attend(queries[:, None], pairs[:, None])[:, 0]
     pairs = _windows(pairs, count, window, shift)
     b, n, *inner = queries.shape
@@ -79,9 +79,10 @@ def _cross_attend(
 
 
 def _windows(x: Array, count: int, window: int, shift: Array | int | None) -> Array:
-    """Tokens [b m ...] -> the window of each segment [b count window*size ...].
+    """Gather the window of each segment: [b m ...] -> [b count window*size ...].
 
-    Slices of a circularly continued copy: their gradients are sums of slices, not scatters.
+    The windows are slices of a circularly continued copy, so that their gradients are sums of
+    slices and not scatters.
     """
     b, m, *inner = x.shape
     size = m // count
@@ -95,5 +96,5 @@ def _windows(x: Array, count: int, window: int, shift: Array | int | None) -> Ar
 
 
 def _attend(queries: Array, pairs: Array) -> Array:
-    """queries [b g n h d], keys and values [b g m 2 h d] -> [b g n h d]."""
-    return attend(queries, pairs[..., 0, :, :], pairs[..., 1, :, :])
+    """Attend from queries [b g n h d] to keys and values [b g m 2 h d]: -> [b g n h d]."""
+    return einsum_attention(queries, pairs[..., 0, :, :], pairs[..., 1, :, :])

@@ -16,6 +16,6 @@ class TextUNet:
     network: UNet2D
 
     def __call__(self, x_t: Array, t: Array, text: Array) -> Array:
-        if self.network.picture.class_dim is not None:
+        if self.network.spec.class_dim is not None:
             return self.network(x_t, t, None, text)
         return self.network(x_t, t, text)

@@ -1,37 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Diffusers' conditional 2-D U-Net (Rombach et al. 2022), as Stable Diffusion and AudioLDM use it.
+"""Conditional 2-D U-Net of latent diffusion (Rombach et al. 2022): Stable Diffusion's, AudioLDM's.
 
-Names, shapes and numbers are those of `UNet2DConditionModel`; see `UNet2DSpec` for the options.
+Equal to diffusers' `UNet2DConditionModel` in parameter names, shapes and numbers; see `UNet2DSpec`
+for the supported options.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from mmdisco_jax.base_models.unet_2d_blocks import Maker
-from mmdisco_jax.base_models.unet_2d_spec import UNet2DSpec
-from mmdisco_jax.base_models.unet_motion_spec import MotionSpec
+from mmdisco_jax.base_models.unet_2d_layers import (
+    AnimateDiffTransformer3D,
+    Downsample2D,
+    ResnetBlock2D,
+    Transformer2DModel,
+    Upsample2D,
+)
+from mmdisco_jax.base_models.unet_2d_spec import REMAT, MotionSpec, UNet2DSpec, spec_from_config
 from mmdisco_jax.nn.conv import Conv
-from mmdisco_jax.nn.linear import Linear
+from mmdisco_jax.nn.layers import Linear, remat_call
 from mmdisco_jax.nn.norm import GroupNorm
 from mmdisco_jax.nn.time_embedding import TimestepEmbedding, sinusoidal_embedding
+from mmdisco_jax.porting.port import Port
 
 
 class UNet2D(nnx.Module):
-    """What a noisy latent holds of noise, or what else it was trained to predict.
+    """Conditional 2-D U-Net. Predicts the noise in a latent, or the target it was trained on.
 
-    motion: `UNetMotion`'s, which has modules among the frames.
+    Args:
+      motion: adds motion modules among the frames; only `UNetMotion` passes it.
     """
 
     def __init__(self, spec: UNet2DSpec, *, motion: MotionSpec | None = None, rngs: nnx.Rngs):
-        self.picture = spec
+        self.spec = spec
         first = spec.widths[0]
         self.conv_in = Conv(spec.in_channels, first, (3, 3), rngs=rngs)
         self.time_embedding = TimestepEmbedding(first, spec.time_dim, rngs=rngs)
         if spec.class_dim is not None:
             self.class_embedding = Linear(spec.class_dim, spec.time_dim, rngs=rngs)
-        maker = Maker(spec, motion, rngs)
+        maker = _Maker(spec, motion, rngs)
         self.down_blocks = maker.down()
         self.mid_block = maker.middle()
         self.up_blocks = maker.up()
@@ -41,14 +51,15 @@ class UNet2D(nnx.Module):
     def __call__(
         self, x: Array, t: Array, context: Array | None = None, class_labels: Array | None = None
     ) -> Array:
-        """The prediction for a batch of noisy latents.
+        """Predict from a batch of noisy latents.
 
         Args:
           x: [b h w in_channels], of any height and width.
-          t: diffusion times [b], integer or float, 0 .. T-1.
-          context: [b s d] that the attention sees, such as embedded text, d as `context_dims`;
-            None if these equal the widths.
-          class_labels: [b class_dim], exactly if the spec has a class_dim.
+          t: timesteps [b], integer or float, 0 .. T-1.
+          context: what the second attentions see, such as text features, [b s d] with d equal to
+            `context_dims`; None if these equal the widths.
+          class_labels: class embedding [b class_dim], such as CLAP's; required if the spec has a
+            class_dim, forbidden otherwise.
 
         Returns:
           float32 [b h w out_channels].
@@ -62,8 +73,8 @@ class UNet2D(nnx.Module):
     def predict(
         self, x: Array, t: Array, context: Array | None, class_labels: Array | None
     ) -> Array:
-        """The same, unchecked, for x [n h w in_channels]: n / b frames of each of b samples."""
-        spec = self.picture
+        """Predict without checks, for x [n h w in_channels] with n / b frames of each sample."""
+        spec = self.spec
         emb = self._embedding(t, class_labels)
         x = self.conv_in(x.astype(jnp.dtype(spec.compute_dtype)))
         skips = [x]
@@ -76,7 +87,7 @@ class UNet2D(nnx.Module):
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x.astype(jnp.float32))))
 
     def _embedding(self, t: Array, class_labels: Array | None) -> Array:
-        spec = self.picture
+        spec = self.spec
         wave = sinusoidal_embedding(
             t, spec.widths[0], cos_first=spec.cos_first, freq_shift=spec.freq_shift
         )
@@ -89,8 +100,12 @@ class UNet2D(nnx.Module):
     def check(
         self, axes: str, x: Array, t: Array, context: Array | None, class_labels: Array | None
     ) -> None:
-        """Raise ValueError unless the inputs of a call fit; `axes` are those of x, as "b h w c"."""
-        spec = self.picture
+        """Raise ValueError unless the inputs of a call fit the spec.
+
+        Args:
+          axes: names of x's axes, such as "b h w c".
+        """
+        spec = self.spec
         if x.ndim != len(axes.split()) or x.shape[-1] != spec.in_channels:
             raise ValueError(
                 f"x has shape {x.shape}; it must be [{axes}] with c={spec.in_channels}."
@@ -118,3 +133,169 @@ class UNet2D(nnx.Module):
                 f"context_dims, which are {dims}"
                 + ("." if len(dims) == 1 else ": this network takes no context, pass None.")
             )
+
+
+class _Level(nnx.Module):
+    """One resolution of the U-Net: residual blocks, each with optional attention and motion module.
+
+    Embeddings are float32 [b emb_dim], contexts [b s d] or None, and pictures [n h w c] with n a
+    multiple of b.
+    """
+
+    def __init__(
+        self,
+        resnets: Sequence[ResnetBlock2D],
+        attentions: Sequence[Transformer2DModel],
+        motion_modules: Sequence[AnimateDiffTransformer3D],
+        *,
+        remat: str,
+    ):
+        self.resnets = nnx.List(resnets)
+        self.attentions = nnx.List(attentions)
+        self.motion_modules = nnx.List(motion_modules)
+        self.recomputed = REMAT[remat]
+
+    def resnet(self, index: int, x: Array, emb: Array) -> Array:
+        return remat_call(self.resnets[index], self.recomputed, x, emb)
+
+    def mix(self, index: int, x: Array, emb: Array, context: Array | None) -> Array:
+        """Attend among the pixels of each picture, then among the frames of each sample."""
+        if len(self.attentions):
+            x = remat_call(self.attentions[index], self.recomputed, x, context)
+        if len(self.motion_modules):
+            clip = x.reshape(emb.shape[0], -1, *x.shape[1:])
+            x = remat_call(self.motion_modules[index], self.recomputed, clip).reshape(x.shape)
+        return x
+
+
+class DownLevel(_Level):
+    """Level on the way down. Returns its output and the skip connections for the way up."""
+
+    def __init__(self, *layers: Sequence, downsampler: Downsample2D | None, remat: str):
+        super().__init__(*layers, remat=remat)
+        self.downsamplers = nnx.List([] if downsampler is None else [downsampler])
+
+    def __call__(
+        self, x: Array, emb: Array, context: Array | None
+    ) -> tuple[Array, tuple[Array, ...]]:
+        skips = []
+        for index in range(len(self.resnets)):
+            x = self.mix(index, self.resnet(index, x, emb), emb, context)
+            skips.append(x)
+        for downsampler in self.downsamplers:
+            x = downsampler(x)
+            skips.append(x)
+        return x, tuple(skips)
+
+
+class MidLevel(_Level):
+    """Middle of the U-Net: a residual block, then attention and residual block in turn."""
+
+    def __call__(self, x: Array, emb: Array, context: Array | None) -> Array:
+        x = self.resnet(0, x, emb)
+        for index in range(1, len(self.resnets)):
+            x = self.resnet(index, self.mix(index - 1, x, emb, context), emb)
+        return x
+
+
+class UpLevel(_Level):
+    """Level on the way up. Joins one skip connection per residual block, then upsamples."""
+
+    def __init__(self, *layers: Sequence, upsampler: Upsample2D | None, remat: str):
+        super().__init__(*layers, remat=remat)
+        self.upsamplers = nnx.List([] if upsampler is None else [upsampler])
+
+    def __call__(self, x: Array, skips: list[Array], emb: Array, context: Array | None) -> Array:
+        """Run the level; the skip connections that it uses are popped from the end of `skips`."""
+        for index in range(len(self.resnets)):
+            x = jnp.concatenate([x, skips.pop()], axis=-1)
+            x = self.mix(index, self.resnet(index, x, emb), emb, context)
+        for upsampler in self.upsamplers:
+            x = upsampler(x, *skips[-1].shape[1:3])
+        return x
+
+
+class _Maker:
+    """Builder of the levels of a spec, in the order of execution."""
+
+    def __init__(self, spec: UNet2DSpec, motion: MotionSpec | None, rngs: nnx.Rngs):
+        self.spec, self.motion, self.rngs = spec, motion, rngs
+        self.last = len(spec.widths) - 1
+
+    def down(self) -> nnx.List:
+        spec, width, levels = self.spec, self.spec.widths[0], []
+        for level, (wanted, count) in enumerate(zip(spec.widths, spec.num_layers, strict=True)):
+            inputs = [width, *[wanted] * (count - 1)]
+            layers = self._layers(level, inputs, spec.down_attention[level])
+            downsampler = None if level == self.last else Downsample2D(wanted, rngs=self.rngs)
+            levels.append(DownLevel(*layers, downsampler=downsampler, remat=spec.remat))
+            width = wanted
+        return nnx.List(levels)
+
+    def middle(self) -> MidLevel:
+        spec, width = self.spec, self.spec.widths[-1]
+        motions = []
+        if self.motion is not None and self.motion.num_mid_layers is not None:
+            motions = [self._motion(self.last, self.motion, self.motion.num_mid_layers)]
+        attention = self._attention(self.last, spec.num_mid_transformers)
+        resnets = [self._resnet(width, width) for _ in range(2)]
+        return MidLevel(resnets, [attention], motions, remat=spec.remat)
+
+    def up(self) -> nnx.List:
+        spec, width, levels = self.spec, self.spec.widths[-1], []
+        for level in reversed(range(len(spec.widths))):
+            wanted, count = spec.widths[level], spec.num_layers[level] + 1
+            # The last skip is the downsampled output of the level above, or the first convolution.
+            skips = [*[wanted] * (count - 1), spec.widths[max(level - 1, 0)]]
+            inputs = [w + s for w, s in zip([width, *[wanted] * count], skips, strict=False)]
+            layers = self._layers(level, inputs, spec.up_attention[level])
+            upsampler = Upsample2D(wanted, rngs=self.rngs) if level else None
+            levels.append(UpLevel(*layers, upsampler=upsampler, remat=spec.remat))
+            width = wanted
+        return nnx.List(levels)
+
+    def _layers(self, level: int, inputs: Sequence[int], attends: bool) -> tuple[list, list, list]:
+        spec, motion = self.spec, self.motion
+        resnets = [self._resnet(width, spec.widths[level]) for width in inputs]
+        attentions = [
+            self._attention(level, spec.num_transformers[level]) for _ in inputs if attends
+        ]
+        if motion is None:
+            return resnets, attentions, []
+        motions = [self._motion(level, motion, motion.num_layers[level]) for _ in inputs]
+        return resnets, attentions, motions
+
+    def _resnet(self, in_channels: int, out_channels: int) -> ResnetBlock2D:
+        return ResnetBlock2D(
+            in_channels,
+            out_channels,
+            self.spec.emb_dim,
+            num_groups=self.spec.num_groups,
+            epsilon=self.spec.epsilon,
+            rngs=self.rngs,
+        )
+
+    def _attention(self, level: int, num_layers: int) -> Transformer2DModel:
+        spec = self.spec
+        return Transformer2DModel(
+            spec.widths[level],
+            spec.num_heads[level],
+            num_layers,
+            spec.context_dims[level],
+            num_groups=spec.num_groups,
+            linear=spec.linear_projection,
+            rngs=self.rngs,
+        )
+
+    def _motion(self, level: int, motion: MotionSpec, num_layers: int) -> AnimateDiffTransformer3D:
+        return AnimateDiffTransformer3D(
+            self.spec.widths[level],
+            motion.num_heads[level],
+            num_layers,
+            length=motion.max_frames,
+            num_groups=self.spec.num_groups,
+            rngs=self.rngs,
+        )
+
+
+PORT = Port(spec_of=spec_from_config, module=UNet2D)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers of the diffusers U-Nets; pictures are [n h w c], tokens [n m c].
+"""Layers of diffusers' 2-D and motion U-Nets: residual blocks, transformers, resampling.
 
-Attribute names are those of the diffusers checkpoints. Pictures may be the frames of clips, all
-frames of one clip after the other: then n is a multiple of the b samples that times and contexts
-are given for. Each layer computes in the dtype of its input.
+Attribute names are those of the diffusers checkpoints. Pictures are [n h w c], tokens [n m c].
+Pictures may be the frames of b clips, clip after clip; n is then a multiple of b, and times and
+contexts are given once per clip. Each layer computes in the dtype of its input.
 """
 
 import math
@@ -14,17 +14,16 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from mmdisco_jax.nn.activations import Identity
-from mmdisco_jax.nn.attention import dot_product_attend
+from mmdisco_jax.nn.attention import attention
 from mmdisco_jax.nn.conv import Conv, upsample
-from mmdisco_jax.nn.linear import Linear
+from mmdisco_jax.nn.layers import Identity, Linear, chain
 from mmdisco_jax.nn.norm import GroupNorm, LayerNorm
 
-_ATTENTION_EPSILON = 1e-6  # of the group norm before an attention, whatever the config says
+_ATTENTION_EPSILON = 1e-6  # diffusers fixes it for the group norm before an attention
 
 
 class ResnetBlock2D(nnx.Module):
-    """x -> shortcut(x) + conv(conv(x) + projected time): [n h w i] -> [n h w o]."""
+    """Residual block with a time embedding: shortcut(x) + conv(conv(x) + time)."""
 
     kind = "resnet"
 
@@ -47,7 +46,7 @@ class ResnetBlock2D(nnx.Module):
         self.conv_shortcut = Conv(i, o, (1, 1), rngs=rngs) if i != o else Identity()
 
     def __call__(self, x: Array, emb: Array) -> Array:
-        """x [n h w i], emb float32 [b emb_dim]."""
+        """Map x [n h w i] and emb float32 [b emb_dim] to [n h w o]."""
         hidden = self.conv1(jax.nn.silu(self.norm1(x)))
         time = self.time_emb_proj(jax.nn.silu(emb)).astype(x.dtype)
         time = jnp.repeat(time, x.shape[0] // emb.shape[0], axis=0)
@@ -56,7 +55,7 @@ class ResnetBlock2D(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Queries of x [n m c] attend to x itself, or to context [b s d]: -> [n m c]."""
+    """Multi-head attention: tokens x [n m c] attend to themselves or to a context [b s d]."""
 
     def __init__(self, channels: int, context_dim: int, num_heads: int, *, rngs: nnx.Rngs):
         self.num_heads = num_heads
@@ -67,17 +66,18 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         context = x if context is None else context.astype(x.dtype)
-        # A clip's frames share its context: their queries are one sequence, nothing is repeated.
+        # A clip's frames share its context: their queries form one sequence per clip, so that keys
+        # and values need not be repeated for each frame.
         b = context.shape[0]
         queries, keys, values = (
             projected.reshape(b, -1, self.num_heads, x.shape[-1] // self.num_heads)
             for projected in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
-        return self.to_out[0](dot_product_attend(queries, keys, values).reshape(x.shape))
+        return self.to_out[0](attention(queries, keys, values, flash=True).reshape(x.shape))
 
 
 class GEGLU(nnx.Module):
-    """proj(x) split in two, one half times the GELU of the other (Shazeer 2020): i -> o."""
+    """GELU-gated linear unit (Shazeer 2020): [... i] -> [... o]."""
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         self.proj = Linear(in_features, 2 * out_features, rngs=rngs)
@@ -88,7 +88,7 @@ class GEGLU(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """GEGLU of four times the width, and back; [... c] -> [... c]."""
+    """Feed-forward layer with a GEGLU of four times the width: [... c] -> [... c]."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         wide = 4 * channels
@@ -97,15 +97,13 @@ class FeedForward(nnx.Module):
         )
 
     def __call__(self, x: Array) -> Array:
-        for layer in self.net:
-            x = layer(x)
-        return x
+        return chain(self.net, x)
 
 
 class SinusoidalPositionalEmbedding(nnx.Module):
-    """x [n m c] + a table of sines and cosines by place; m up to the table's length.
+    """Sinusoidal position embedding, added to x [n m c] with m at most `length`.
 
-    The table is part of checkpoints, so that it is a variable here, but not a parameter.
+    Checkpoints contain the table, so it is a variable here, but not a trained parameter.
     """
 
     def __init__(self, channels: int, length: int):
@@ -119,11 +117,13 @@ class SinusoidalPositionalEmbedding(nnx.Module):
 
 
 class BasicTransformerBlock(nnx.Module):
-    """Self-attention, attention to the context, feed-forward; each of a norm, each added.
+    """Pre-norm transformer block: self-attention, cross-attention and feed-forward.
+
+    Each of the three has a residual connection.
 
     Args:
-      context_dim: of the second attention, or None for none.
-      length: of the positions that both attentions see, or None for none.
+      context_dim: width of the context of the cross-attention, or None for no cross-attention.
+      length: length of the position embedding of both attentions, or None for no embedding.
     """
 
     def __init__(
@@ -155,9 +155,10 @@ class BasicTransformerBlock(nnx.Module):
 
 
 class Transformer2DModel(nnx.Module):
-    """x + transformer blocks over the pixels of each picture of x [n h w c].
+    """Spatial transformer with a residual connection: attention among the pixels of x [n h w c].
 
-    linear: whether checkpoints hold the projections as linear layers or as 1x1 convolutions.
+    Args:
+      linear: the projections are linear layers; otherwise they are 1x1 convolutions.
     """
 
     kind = "attention"
@@ -195,9 +196,12 @@ class Transformer2DModel(nnx.Module):
 
 
 class AnimateDiffTransformer3D(nnx.Module):
-    """x + transformer blocks over the frames at each pixel of x [b f h w c] (Guo et al. 2023).
+    """Motion module of AnimateDiff: attention among the frames at each pixel of x [b f h w c].
 
-    length: of the table of positions, the largest f.
+    It has a residual connection (Guo et al. 2023).
+
+    Args:
+      length: length of the position embedding, the largest number of frames.
     """
 
     kind = "motion"
@@ -215,7 +219,7 @@ class AnimateDiffTransformer3D(nnx.Module):
         self.norm = GroupNorm(num_groups, channels, epsilon=_ATTENTION_EPSILON)
         self.proj_in = Linear(channels, channels, rngs=rngs)
         self.transformer_blocks = nnx.List(
-            # Both attentions are among the frames: the context is the width of the clip's own.
+            # Without a context the second attention is among the frames, too.
             BasicTransformerBlock(channels, num_heads, channels, length=length, rngs=rngs)
             for _ in range(num_layers)
         )
@@ -232,7 +236,7 @@ class AnimateDiffTransformer3D(nnx.Module):
 
 
 class Downsample2D(nnx.Module):
-    """[n h w c] -> half the height and width, rounded up."""
+    """Downsampling by a strided 3x3 convolution: halves height and width, rounded up."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.conv = Conv(channels, channels, (3, 3), stride=2, rngs=rngs)
@@ -242,11 +246,14 @@ class Downsample2D(nnx.Module):
 
 
 class Upsample2D(nnx.Module):
-    """[n h w c] -> [n height width c], of twice the extents or one less along an axis."""
+    """Nearest-neighbour upsampling and a 3x3 convolution: [n h w c] -> [n height width c].
+
+    Along each axis the output has twice the extent, or one less.
+    """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.conv = Conv(channels, channels, (3, 3), rngs=rngs)
 
     def __call__(self, x: Array, height: int, width: int) -> Array:
-        # PyTorch's "nearest" to 2n - 1 pixels takes pixel i // 2 for i, as that to 2n does.
+        # PyTorch's "nearest" to 2n - 1 pixels reads pixel i // 2 for pixel i, as it does to 2n.
         return self.conv(upsample(x, (2, 2))[:, :height, :width])

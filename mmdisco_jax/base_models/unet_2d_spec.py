@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of diffusers' conditional 2-D U-Net that AudioLDM and Stable Diffusion use."""
+"""Specs of diffusers' conditional 2-D U-Net and of AnimateDiff's motion modules.
+
+A spec is read from a diffusers `config.json` or taken from `PRESETS`. It covers the options that
+Stable Diffusion, AudioLDM and AnimateDiff use; any other option is refused by name.
+"""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.nn.config_json import attends, per_level, read_config
 from mmdisco_jax.nn.norm import check_groups
 
-# What the backward pass computes again instead of keeping, by kind of layer.
+# Kinds of layers that the backward pass recomputes instead of storing their activations.
 REMAT = {
     "none": (),
     "attention": ("attention", "motion"),
@@ -63,8 +68,8 @@ _FIXED = {
     "attention_type": ("default",),
     "cross_attention_norm": (None,),
 }
-# sample_size is a default of the pipeline's, dropout is for training, softmax is float32 anyway,
-# and the last two belong to an addition_embed_type.
+# sample_size is only a default of the pipeline, dropout only matters in diffusers' own training,
+# softmax is always float32 here, and the last two belong to an addition_embed_type.
 _IGNORED = {
     *("sample_size", "dropout", "upcast_attention"),
     *("addition_time_embed_dim", "addition_embed_type_num_heads"),
@@ -73,31 +78,37 @@ _IGNORED = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UNet2DSpec:
-    """Sizes and options; the defaults are Stable Diffusion 1.5's.
+    """Sizes and options of the 2-D U-Net; the defaults are those of Stable Diffusion 1.5.
 
-    Tuples have one entry for each level, from the widest picture down.
+    Tuples have one entry per level, from the highest resolution down.
 
     Attributes:
-      in_channels, out_channels: of the latent.
-      widths: channels of the levels; each level but the last is followed by a halving.
-      num_layers: residual blocks on the way down; one more on the way up.
-      down_attention: levels that attend on the way down. The middle always does.
-      up_attention: the same on the way up, in this order too (not in that of execution).
-      num_heads: heads of the attention; the middle has those of the last level.
-      context_dims: width of the context that the second attention of each transformer block sees;
-        None: no second attention. Without a context it sees the picture itself again, as in
-        AudioLDM, for which the dims must equal `widths`.
+      in_channels, out_channels: channels of the latent.
+      widths: channels of each level. Every level but the last is followed by a downsampling.
+      num_layers: residual blocks on the way down; the way up has one more.
+      down_attention: levels with attention on the way down. The middle always has attention.
+      up_attention: levels with attention on the way up, also from the highest resolution down.
+      num_heads: attention heads; the middle has those of the last level.
+      context_dims: width of the context for each transformer block's second attention, or None for
+        no second attention. If a call passes no context, the second attention is self-attention
+        too, as in AudioLDM; the dims must then equal `widths`.
       num_transformers: transformer blocks of each attention.
-      num_mid_transformers: those of the middle.
-      num_groups, epsilon: of the group norms.
-      linear_projection: kind of the layers about the transformer blocks; changes names' shapes
-        ([o, i] instead of [o, i, 1, 1]), not numbers.
-      cos_first, freq_shift: of the time embedding, see `sinusoidal_embedding`.
-      class_dim: width of the class embedding that a call takes; None: none.
-      class_concat: its projection stands beside the time's instead of being added to it.
-      remat: a key of REMAT.
-      compute_dtype: "float32" or "bfloat16"; norms, softmax, the time embedding, the parameters and
-        the last layers keep float32.
+      num_mid_transformers: transformer blocks in the middle.
+      num_groups, epsilon: parameters of the group norms.
+      linear_projection: the projections around the transformer blocks are linear layers, not 1x1
+        convolutions. This changes the shapes in a checkpoint, [o i] instead of [o i 1 1], but no
+        number.
+      cos_first, freq_shift: see `sinusoidal_embedding`.
+      class_dim: width of the class embedding that each call takes, or None.
+      class_concat: concatenate the projected class embedding to the time embedding instead of
+        adding it.
+      remat: a key of `REMAT`.
+      compute_dtype: "float32" or "bfloat16". Parameters, norms, softmax, the time embedding and the
+        last layers are always float32.
+
+    Raises:
+      ValueError: a number is below 1, a tuple has the wrong length, or widths do not divide into
+        groups or heads.
     """
 
     in_channels: int = 4
@@ -138,14 +149,11 @@ class UNet2DSpec:
             raise ValueError("class_concat needs a class embedding: set class_dim to its width.")
 
     def _check_numbers(self) -> None:
-        for name in (
+        check_positive(
+            self,
             *("in_channels", "out_channels", "widths", "num_layers", "num_heads", "context_dims"),
             *("num_transformers", "num_mid_transformers", "num_groups", "class_dim"),
-        ):
-            value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and number < 1:
-                    raise ValueError(f"{name} is {value}; each number must be at least 1.")
+        )
         for level, width in enumerate(self.widths):
             check_groups(width, self.num_groups)
             if self.attends_at(level) and width % self.num_heads[level]:
@@ -155,23 +163,23 @@ class UNet2DSpec:
                 )
 
     def attends_at(self, level: int) -> bool:
-        """Whether any attention has this level's width; the middle has the last one's."""
+        """Tell whether any attention has this level's width, the middle included."""
         last = level == len(self.widths) - 1
         return self.down_attention[level] or self.up_attention[level] or last
 
     @property
     def time_dim(self) -> int:
-        """Width of the embedded time."""
+        """Width of the time embedding."""
         return 4 * self.widths[0]
 
     @property
     def emb_dim(self) -> int:
-        """Width of what the residual blocks see of time and class."""
+        """Width of the embedding of time and class that the residual blocks receive."""
         return self.time_dim * (1 + self.class_concat)
 
     @property
     def contexts(self) -> tuple[tuple[int, int], ...]:
-        """(context_dim, width) of each level whose attention can see a context."""
+        """Pairs (context_dim, width) of the levels whose attention can see a context."""
         levels = zip(self.context_dims, self.widths, strict=True)
         return tuple(
             (dim, width)
@@ -180,14 +188,37 @@ class UNet2DSpec:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MotionSpec:
+    """Sizes of AnimateDiff's motion modules; the defaults are those of adapter v1-5-2.
+
+    Attributes:
+      num_heads: attention heads at each level; the middle has those of the last level.
+      num_layers: transformer blocks of each module, per level.
+      num_mid_layers: transformer blocks of the module in the middle, or None for no such module.
+      max_frames: rows of the position tables, which is the longest clip.
+
+    Raises:
+      ValueError: a number is below 1.
+    """
+
+    num_heads: tuple[int, ...] = (8, 8, 8, 8)
+    num_layers: tuple[int, ...] = (1, 1, 1, 1)
+    num_mid_layers: int | None = 1
+    max_frames: int = 32
+
+    def __post_init__(self):
+        check_positive(self, *(field.name for field in dataclasses.fields(self)))
+
+
 def spec_from_config(config: Mapping[str, Any], **options: Any) -> UNet2DSpec:
-    """The spec of a diffusers `UNet2DConditionModel`'s `config.json`.
+    """Read the spec from the `config.json` of a diffusers `UNet2DConditionModel`.
 
     Args:
       options: fields that no such file has: `remat`, `compute_dtype`.
 
     Raises:
-      ValueError: an option that this port does not have; it is named.
+      ValueError: the config has an option that this port does not have.
     """
     read = read_config(
         config, model="2-D U-Net", defaults=_DEFAULTS, fixed=_FIXED, ignored=_IGNORED
@@ -196,13 +227,13 @@ def spec_from_config(config: Mapping[str, Any], **options: Any) -> UNet2DSpec:
     if projected and read["projection_class_embeddings_input_dim"] is None:
         raise ValueError(
             "class_embed_type='simple_projection' needs projection_class_embeddings_input_dim, the "
-            "width of the embedding that it projects: set it."
+            "width of the class embedding: set it."
         )
     shared = shared_fields(
         read,
         down=("DownBlock2D", "CrossAttnDownBlock2D"),
         up=("UpBlock2D", "CrossAttnUpBlock2D"),
-        heads="attention_head_dim",  # despite its name, diffusers reads the number of heads there
+        heads="attention_head_dim",  # despite its name, it holds the number of heads
     )
     return UNet2DSpec(
         **shared,
@@ -218,10 +249,11 @@ def spec_from_config(config: Mapping[str, Any], **options: Any) -> UNet2DSpec:
 def shared_fields(
     read: Mapping[str, Any], *, down: tuple[str, str], up: tuple[str, str], heads: str
 ) -> dict[str, Any]:
-    """The fields that the configs of the 2-D and the motion U-Net give in the same way.
+    """Collect the spec fields that the configs of the 2-D and the motion U-Net share.
 
     Args:
-      down, up: names of the plain and of the attending block.
+      read: the config's values, from `read_config`.
+      down, up: block types without and with attention.
       heads: key of the number of heads.
     """
     widths = tuple(read["block_out_channels"])
@@ -249,7 +281,7 @@ def shared_fields(
 _MEDIUM = (192, 384, 576, 960)
 PRESETS = {
     "stable_diffusion_1_5": UNet2DSpec(),
-    # What diffusers' converter makes of AudioLDM's "m-full".
+    # AudioLDM's "m-full" checkpoint after diffusers' conversion.
     "audioldm_m_full": UNet2DSpec(
         in_channels=8,
         out_channels=8,

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log-mel spectrograms that AudioLDM and Auffusion were trained on, and their vocoders take.
+"""Log-mel spectrograms of AudioLDM and Auffusion, which their autoencoders and vocoders expect.
 
     mel = log(max(basis @ |stft(wave)|, 1e-5))
 
-Frames start (n_fft - hop) / 2 samples before multiples of the hop, over a mirrored wave, so that
-n samples give n // hop frames: other than codecs/log_mel.py, whose frames are centred on silence.
+Frames start (n_fft - hop) / 2 samples before multiples of the hop, in a wave that is mirrored at
+its ends, so that n samples give n // hop frames. The `log_mel` codec differs: it pads with silence
+and centres its frames.
 """
 
 import dataclasses
@@ -16,14 +17,25 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
-_QUIETEST, _LOUDEST = 1e-5, 200.0  # magnitudes that Auffusion's pictures hold as 0 and 1
+_QUIETEST, _LOUDEST = 1e-5, 200.0  # magnitudes that Auffusion's pictures show as 0 and 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogMelSpec:
-    """Attributes: win_length: of the Hann window, in the middle of n_fft samples. fmin_hz, fmax_hz:
-    range of the Slaney mel bands. floor: smallest mel magnitude. epsilon: added to the squared
-    magnitude of each frequency.
+    """Parameters of a log-mel spectrogram.
+
+    Attributes:
+      sample_rate_hz: sample rate of the wave.
+      n_fft: samples per Fourier transform.
+      win_length: samples of the Hann window, in the middle of the n_fft.
+      hop_length: samples between frames.
+      num_mels: number of Slaney mel bands.
+      fmin_hz, fmax_hz: range of the mel bands.
+      floor: smallest mel magnitude.
+      epsilon: added to the squared magnitude of each frequency.
+
+    Raises:
+      ValueError: hop, window and transform, or the frequencies, do not fit each other.
     """
 
     sample_rate_hz: int
@@ -40,8 +52,8 @@ class LogMelSpec:
         if not 0 < self.hop_length <= self.win_length <= self.n_fft:
             raise ValueError(
                 f"hop_length {self.hop_length}, win_length {self.win_length} and n_fft "
-                f"{self.n_fft} must not fall in this order: a hop would skip samples, or a window "
-                "not fit the transform."
+                f"{self.n_fft} must not fall in this order: a larger hop skips samples, a larger "
+                "window does not fit the transform."
             )
         if not 0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate_hz / 2:
             raise ValueError(
@@ -51,7 +63,7 @@ class LogMelSpec:
 
     @functools.cached_property
     def basis(self) -> np.ndarray:
-        """float32 [n_fft / 2 + 1, num_mels], Slaney's scale and area norm."""
+        """Mel filters, float32 [n_fft / 2 + 1, num_mels], with Slaney's scale and area norm."""
         return librosa.filters.mel(
             sr=self.sample_rate_hz,
             n_fft=self.n_fft,
@@ -62,7 +74,7 @@ class LogMelSpec:
 
     @functools.cached_property
     def window(self) -> np.ndarray:
-        """float32 [n_fft], periodic Hann between zeros."""
+        """Window, float32 [n_fft]: a periodic Hann window, padded with zeros."""
         hann = np.hanning(self.win_length + 1)[:-1].astype(np.float32)
         before = (self.n_fft - self.win_length) // 2
         return np.pad(hann, (before, self.n_fft - self.win_length - before))
@@ -90,10 +102,16 @@ AUFFUSION = LogMelSpec(
 
 
 def log_mel(spec: LogMelSpec, wave: ArrayLike) -> Array:
-    """wave [b n], float in [-1, 1] -> natural logarithms, float32 [b n // hop num_mels].
+    """Compute the log-mel spectrogram of a wave.
+
+    Args:
+      wave: [b n], float in [-1, 1].
+
+    Returns:
+      Natural logarithms, float32 [b n // hop num_mels].
 
     Raises:
-      ValueError: the wave is not floating, of another rank, or too short to be mirrored.
+      ValueError: the wave is not floating, has another rank, or is too short to be mirrored.
     """
     x = jnp.asarray(wave)
     margin = (spec.n_fft - spec.hop_length) // 2
@@ -114,15 +132,15 @@ def log_mel(spec: LogMelSpec, wave: ArrayLike) -> Array:
 
 
 def auffusion_level(wave: Array) -> Array:
-    """wave [b n] with its peak at 0.95, where Auffusion puts it; silence stays silent."""
+    """Scale a wave [b n] to a peak of 0.95, as Auffusion does; silence stays silent."""
     peak = jnp.abs(wave).max(axis=1, keepdims=True)
     return wave * (0.95 / jnp.where(peak > 0, peak, 1.0))
 
 
 def auffusion_picture(mel: Array) -> Array:
-    """Auffusion's picture of a log-mel [b l m]: [b m l 3], low bands at the bottom.
+    """Convert a log-mel [b l m] to Auffusion's picture [b m l 3], low bands at the bottom.
 
-    Linear; log(1e-5) .. log(200) become 0 .. 1, and the three colours are equal.
+    log(1e-5) .. log(200) become 0 .. 1 linearly, and the three colours are equal.
     """
     low, high = np.log(_QUIETEST), np.log(_LOUDEST)
     grey = ((mel - low) / (high - low)).swapaxes(1, 2)[:, ::-1]
@@ -130,6 +148,6 @@ def auffusion_picture(mel: Array) -> Array:
 
 
 def auffusion_mel(picture: Array) -> Array:
-    """The log-mel [b l m] of a picture [b m l c], from its first colour as Auffusion reads it."""
+    """Convert Auffusion's picture [b m l c] to a log-mel [b l m]; only its first colour is read."""
     low, high = np.log(_QUIETEST), np.log(_LOUDEST)
     return picture[:, ::-1, :, 0].swapaxes(1, 2) * (high - low) + low

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The KL autoencoder of latent diffusion (Rombach et al. 2022), equal to diffusers' AutoencoderKL.
+"""KL-regularised autoencoder of latent diffusion (Rombach et al. 2022).
 
-For frames (Stable Diffusion's VAE) and for mel spectrograms as pictures with one channel
-(AudioLDM's).
+It encodes video frames (Stable Diffusion's VAE) or mel spectrograms, as pictures with one channel
+(AudioLDM's). Equal to diffusers' `AutoencoderKL` in parameter names, shapes and numbers.
 """
 
 import dataclasses
@@ -15,25 +15,32 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.codecs.autoencoder_kl_blocks import Decoder, Encoder
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.nn.config_json import read_config
 from mmdisco_jax.nn.conv import Conv
 from mmdisco_jax.nn.norm import check_groups
+from mmdisco_jax.porting.port import Port
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoencoderKLSpec:
-    """Sizes of the network, by diffusers' names.
+    """Sizes of the autoencoder, under diffusers' names.
 
     Attributes:
-      in_channels, out_channels: of the pictures; latent_channels: of the latents.
+      in_channels, out_channels: channels of the pictures.
+      latent_channels: channels of the latents.
       block_out_channels: width of each level; every level but the last halves both sides.
       layers_per_block: residual blocks per level of the encoder; the decoder has one more.
-      norm_num_groups: of every group norm; must divide each width.
-      scaling_factor, shift_factor: a diffusion model sees (z - shift_factor) * scaling_factor.
-      use_quant_conv, use_post_quant_conv: 1x1 convolutions after the encoder, before the decoder.
-      mid_block_add_attention: attention among all positions where the picture is smallest.
+      norm_num_groups: groups of every group norm; must divide each width.
+      scaling_factor, shift_factor: diffusion models see (z - shift_factor) * scaling_factor.
+      use_quant_conv: 1x1 convolution after the encoder.
+      use_post_quant_conv: 1x1 convolution before the decoder.
+      mid_block_add_attention: self-attention at the lowest resolution.
+
+    Raises:
+      ValueError: a size is below 1, or the widths do not divide into groups.
     """
 
     in_channels: int
@@ -49,9 +56,7 @@ class AutoencoderKLSpec:
     mid_block_add_attention: bool = True
 
     def __post_init__(self):
-        for name in ("in_channels", "out_channels", "latent_channels", "layers_per_block"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        check_positive(self, "in_channels", "out_channels", "latent_channels", "layers_per_block")
         if not self.block_out_channels:
             raise ValueError("block_out_channels is empty; name the width of at least one level.")
         for width in self.block_out_channels:
@@ -61,12 +66,15 @@ class AutoencoderKLSpec:
 
     @property
     def factor(self) -> int:
-        """How many times smaller than the picture a latent is, along each side."""
+        """Factor by which a latent is smaller than the picture, along each side."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
 class AutoencoderKL(nnx.Module):
-    """Pictures [b h w c] <-> latents [b h/factor w/factor latent_channels], unscaled."""
+    """KL autoencoder. Maps pictures [b h w c] to unscaled latents [b h/factor w/factor z] and back.
+
+    Use `to_model` and `from_model` to scale latents for a diffusion model.
+    """
 
     def __init__(self, spec: AutoencoderKLSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -85,18 +93,18 @@ class AutoencoderKL(nnx.Module):
         self.post_quant_conv = Conv(latent, latent, (1, 1), rngs=rngs) if post else None
 
     def encode(self, x: Array) -> Array:
-        """The latents' mean and, after it, their log-variance: moments for `posterior`.
+        """Encode pictures to the moments of the latents' distribution, for `posterior`.
 
         Args:
-          x: [b h w in_channels], in [-1, 1] for frames; h and w multiples of `spec.factor`. The
-            network computes in the dtype of x, norms and softmax in float32.
+          x: [b h w in_channels], in [-1, 1] for frames; h and w are multiples of `spec.factor`.
+            The network computes in the dtype of x; norms and softmax are float32.
 
         Returns:
-          float32 [b h/factor w/factor 2*latent_channels]; the log-variance is in [-30, 20], to
-          which the reference clamps it.
+          Mean and log-variance, float32 [b h/factor w/factor 2*latent_channels]. The log-variance
+          is clipped to [-30, 20], as in diffusers.
 
         Raises:
-          ValueError: x does not fit.
+          ValueError: x has other channels, or sides that `spec.factor` does not divide.
         """
         _check(x, "x", self.spec.in_channels)
         factor = self.spec.factor
@@ -112,9 +120,12 @@ class AutoencoderKL(nnx.Module):
         return jnp.concatenate([mean, jnp.clip(logvar, -30.0, 20.0)], axis=-1)
 
     def decode(self, z: Array) -> Array:
-        """Pictures [b factor*h factor*w out_channels] of latents z [b h w latent_channels].
+        """Decode latents z [b h w latent_channels] to [b factor*h factor*w out_channels].
 
-        Computed and given in the dtype of z. Raises ValueError if z does not fit.
+        Pictures are computed and returned in the dtype of z.
+
+        Raises:
+          ValueError: z has other channels.
         """
         _check(z, "z", self.spec.latent_channels)
         if self.post_quant_conv is not None:
@@ -128,18 +139,22 @@ def _check(x: Array, name: str, channels: int) -> None:
 
 
 def posterior(moments: Array, noise: Array | None = None) -> Array:
-    """The mean [... c] of moments [... 2c], or a sample with standard normal `noise` [... c]."""
+    """Return the mean [... c] of the moments [... 2c], or a sample if given noise.
+
+    Args:
+      noise: standard normal [... c], or None for the mean.
+    """
     mean, logvar = jnp.split(moments, 2, axis=-1)
     return mean if noise is None else mean + jnp.exp(logvar / 2) * noise
 
 
 def to_model(spec: AutoencoderKLSpec, z: Array) -> Array:
-    """What the diffusion model sees of latents z: about unit variance."""
+    """Scale latents z to about unit variance, as a diffusion model expects them."""
     return (z - spec.shift_factor) * spec.scaling_factor
 
 
 def from_model(spec: AutoencoderKLSpec, x: Array) -> Array:
-    """The inverse of `to_model`."""
+    """Invert `to_model`: scale a diffusion model's latents for the decoder."""
     return x / spec.scaling_factor + spec.shift_factor
 
 
@@ -159,15 +174,15 @@ _DEFAULTS: dict[str, Any] = {
     "mid_block_add_attention": True,
 }
 _FIXED = {"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std": (None,)}
-# The size of diffusers' tiles, and a remark on float16: they do not change the network.
+# The size of diffusers' tiles and a hint on float16, neither of which changes the network.
 _IGNORED = ("sample_size", "force_upcast")
 
 
 def spec_from_config(config: Mapping[str, Any]) -> AutoencoderKLSpec:
-    """The spec of diffusers' `config.json`.
+    """Read the spec from the `config.json` of a diffusers `AutoencoderKL`.
 
     Raises:
-      ValueError: an option that this port does not have; it is named.
+      ValueError: the config has an option that this port does not have.
     """
     values = read_config(
         config, model="autoencoder", defaults=_DEFAULTS, fixed=_FIXED, ignored=_IGNORED
@@ -189,9 +204,12 @@ _OLD = re.compile(rf"(\.attentions\.\d+)\.({'|'.join(_OLD_NAMES)})\.(weight|bias
 
 
 def current_name(name: str) -> str:
-    """The name that diffusers gives a tensor today.
+    """Map the name of a tensor in an old checkpoint to diffusers' current name.
 
-    Files from before 2023, such as Stable Diffusion 1.5's, call the attention's projections
-    query, key, value and proj_attn. Other names stay.
+    Files from before 2023, such as Stable Diffusion 1.5's, call the attention's projections query,
+    key, value and proj_attn. Other names are returned unchanged.
     """
     return _OLD.sub(lambda found: f"{found[1]}.{_OLD_NAMES[found[2]]}.{found[3]}", name)
+
+
+PORT = Port(spec_of=spec_from_config, module=AutoencoderKL, rename=current_name)

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder and decoder of the latent diffusion autoencoder (Rombach et al. 2022); images [b h w c].
+"""Encoder and decoder of the KL autoencoder of latent diffusion (Rombach et al. 2022).
 
-Attribute names are those of diffusers' checkpoints.
+Images are [b h w c]. Attribute names are those of diffusers' checkpoints.
 """
 
 import jax
 from flax import nnx
 from jax import Array
 
-from mmdisco_jax.nn.attention import dot_product_attend
+from mmdisco_jax.nn.attention import attention
 from mmdisco_jax.nn.conv import Conv, upsample
-from mmdisco_jax.nn.linear import Linear
+from mmdisco_jax.nn.layers import Linear, chain
 from mmdisco_jax.nn.norm import GroupNorm
 
-_EPSILON = 1e-6  # of every group norm in this family, not PyTorch's default
+_EPSILON = 1e-6  # all group norms of diffusers' autoencoders have it, not PyTorch's default
 
 
 class ResnetBlock(nnx.Module):
-    """x [b h w i] -> skip(x) + conv(silu(norm(conv(silu(norm(x)))))) [b h w o]."""
+    """Residual block without a time embedding: [b h w i] -> [b h w o]."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int, *, rngs: nnx.Rngs):
         i, o = in_channels, out_channels
@@ -34,7 +34,7 @@ class ResnetBlock(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """x + attention among all pixels of x [b h w c], in one head."""
+    """Single-head self-attention among all pixels of x [b h w c], with a residual connection."""
 
     def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs):
         self.group_norm = GroupNorm(groups, channels, epsilon=_EPSILON)
@@ -47,11 +47,14 @@ class Attention(nnx.Module):
         b, h, w, c = x.shape
         tokens = self.group_norm(x).reshape(b, h * w, c)
         q, k, v = (f(tokens)[:, :, None] for f in (self.to_q, self.to_k, self.to_v))
-        return x + self.to_out[0](dot_product_attend(q, k, v)[:, :, 0]).reshape(x.shape)
+        return x + self.to_out[0](attention(q, k, v, flash=True)[:, :, 0]).reshape(x.shape)
 
 
 class Downsample(nnx.Module):
-    """[b h w c] -> [b h/2 w/2 c] by a 3x3 convolution of stride 2 that pads below and right."""
+    """Downsampling by a strided 3x3 convolution: [b h w c] -> [b h/2 w/2 c].
+
+    As in diffusers, it pads below and on the right only.
+    """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.conv = Conv(channels, channels, (3, 3), stride=2, padding=(0, 1), rngs=rngs)
@@ -61,7 +64,7 @@ class Downsample(nnx.Module):
 
 
 class Upsample(nnx.Module):
-    """[b h w c] -> [b 2h 2w c]: every pixel repeated, then a 3x3 convolution."""
+    """Nearest-neighbour upsampling and a 3x3 convolution: [b h w c] -> [b 2h 2w c]."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.conv = Conv(channels, channels, (3, 3), rngs=rngs)
@@ -71,7 +74,7 @@ class Upsample(nnx.Module):
 
 
 class DownBlock(nnx.Module):
-    """[b h w i] -> `num_layers` residual blocks, and half the pixels if `resize`."""
+    """Encoder level: `num_layers` residual blocks, then a downsampling if `resize`."""
 
     def __init__(
         self, i: int, o: int, groups: int, *, num_layers: int, resize: bool, rngs: nnx.Rngs
@@ -80,11 +83,11 @@ class DownBlock(nnx.Module):
         self.downsamplers = nnx.List([Downsample(o, rngs=rngs)] if resize else [])
 
     def __call__(self, x: Array) -> Array:
-        return _through([*self.resnets, *self.downsamplers], x)
+        return chain([*self.resnets, *self.downsamplers], x)
 
 
 class UpBlock(nnx.Module):
-    """[b h w i] -> `num_layers` residual blocks, and twice the pixels if `resize`."""
+    """Decoder level: `num_layers` residual blocks, then an upsampling if `resize`."""
 
     def __init__(
         self, i: int, o: int, groups: int, *, num_layers: int, resize: bool, rngs: nnx.Rngs
@@ -93,11 +96,11 @@ class UpBlock(nnx.Module):
         self.upsamplers = nnx.List([Upsample(o, rngs=rngs)] if resize else [])
 
     def __call__(self, x: Array) -> Array:
-        return _through([*self.resnets, *self.upsamplers], x)
+        return chain([*self.resnets, *self.upsamplers], x)
 
 
 class MidBlock(nnx.Module):
-    """Two residual blocks, and attention between them if `attend`; [b h w c] -> same."""
+    """Middle of encoder and decoder: two residual blocks, with attention between if `attend`."""
 
     def __init__(self, channels: int, groups: int, *, attend: bool, rngs: nnx.Rngs):
         self.attentions = nnx.List([Attention(channels, groups, rngs=rngs)] if attend else [])
@@ -105,11 +108,11 @@ class MidBlock(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         first, last = self.resnets
-        return last(_through(self.attentions, first(x)))
+        return last(chain(self.attentions, first(x)))
 
 
 class Encoder(nnx.Module):
-    """[b h w i] -> [b h/r w/r o], r = 2 ** (levels - 1); one level for each of `widths`."""
+    """Encoder: [b h w i] -> [b h/r w/r o] with r = 2 ** (levels - 1); a level per width."""
 
     def __init__(
         self,
@@ -134,12 +137,12 @@ class Encoder(nnx.Module):
         self.conv_out = Conv(widths[-1], out_channels, (3, 3), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        hidden = self.mid_block(_through(self.down_blocks, self.conv_in(x)))
+        hidden = self.mid_block(chain(self.down_blocks, self.conv_in(x)))
         return self.conv_out(jax.nn.silu(self.conv_norm_out(hidden)))
 
 
 class Decoder(nnx.Module):
-    """[b h w i] -> [b rh rw o], r = 2 ** (levels - 1); the levels go backwards through `widths`."""
+    """Decoder: [b h w i] -> [b rh rw o] with r = 2 ** (levels - 1); widths are used in reverse."""
 
     def __init__(
         self,
@@ -164,12 +167,12 @@ class Decoder(nnx.Module):
         self.conv_out = Conv(widths[0], out_channels, (3, 3), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        hidden = _through(self.up_blocks, self.mid_block(self.conv_in(x)))
+        hidden = chain(self.up_blocks, self.mid_block(self.conv_in(x)))
         return self.conv_out(jax.nn.silu(self.conv_norm_out(hidden)))
 
 
 def _levels(widths: tuple[int, ...]) -> list[tuple[int, int, bool]]:
-    """(input channels, output channels, is the last) of each level."""
+    """List (input channels, output channels, is it the last?) of each level."""
     before = (widths[0], *widths[:-1])
     lasts = [False] * (len(widths) - 1) + [True]
     return list(zip(before, widths, lasts, strict=True))
@@ -177,9 +180,3 @@ def _levels(widths: tuple[int, ...]) -> list[tuple[int, int, bool]]:
 
 def _resnets(i: int, o: int, groups: int, count: int, rngs: nnx.Rngs) -> nnx.List:
     return nnx.List([ResnetBlock(o if n else i, o, groups, rngs=rngs) for n in range(count)])
-
-
-def _through(layers, x: Array) -> Array:
-    for layer in layers:
-        x = layer(x)
-    return x

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HiFi-GAN vocoder (Kong et al. 2020), equal to transformers' SpeechT5HifiGan."""
+"""HiFi-GAN vocoder (Kong et al. 2020): log-mel spectrograms to waveforms, for AudioLDM.
+
+Equal to transformers' `SpeechT5HifiGan` in parameter names, shapes and numbers.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,25 +15,30 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.nn.conv import Conv
+from mmdisco_jax.porting.port import Port
 
-# What the naming rule cannot know: NNX path -> name and axes in the checkpoint. Of this module,
-# `scale` is a statistic of the spectrogram and not a norm's weight.
+# Exceptions to the naming rule of checkpoints: NNX path -> name and axes. Here `scale` is a
+# statistic of the spectrogram; elsewhere the rule takes it for the weight of a norm.
 OVERRIDES: dict[str, tuple[str, tuple[int, ...]]] = {"scale": ("scale", (0,))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HifiGanSpec:
-    """Sizes of the network, by transformers' names.
+    """Sizes of the vocoder, under transformers' names.
 
     Attributes:
-      model_in_dim: mel bands; sampling_rate: of the wave, in Hz.
+      model_in_dim: number of mel bands.
+      sampling_rate: sample rate of the wave in Hz.
       upsample_initial_channel: width before the first level; each level halves it.
-      upsample_rates, upsample_kernel_sizes: stride and window of each level's transposed
-        convolution.
-      resblock_kernel_sizes, resblock_dilation_sizes: each level averages one residual block per
-        kernel size, with its dilations.
-      leaky_relu_slope: of all activations but the last, which has PyTorch's default.
-      normalize_before: the spectrogram is standardised by the checkpoint's mean and scale.
+      upsample_rates: stride of each level's transposed convolution.
+      upsample_kernel_sizes: window of each level's transposed convolution.
+      resblock_kernel_sizes: windows of the residual blocks that each level averages.
+      resblock_dilation_sizes: dilations of each of these residual blocks.
+      leaky_relu_slope: slope of all activations but the last, which has PyTorch's default.
+      normalize_before: standardise the spectrogram by the checkpoint's mean and scale.
+
+    Raises:
+      ValueError: the sizes do not fit each other.
     """
 
     model_in_dim: int
@@ -71,12 +79,14 @@ class HifiGanSpec:
 
     @property
     def hop_length(self) -> int:
-        """Samples per frame."""
+        """Number of samples per frame."""
         return prod(self.upsample_rates)
 
     def num_samples(self, num_frames: int) -> int:
-        """Length of the wave: hop_length a frame, and a few more if a window exceeds its rate by
-        an odd number, as AudioLDM's first does (16 and 5).
+        """Compute the length of the wave for a number of frames.
+
+        It is hop_length per frame, and a few samples more if a window exceeds its rate by an odd
+        number, as in AudioLDM's first level (16 and 5).
         """
         for rate, window in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
             num_frames = num_frames * rate + (window - rate) % 2
@@ -84,10 +94,11 @@ class HifiGanSpec:
 
 
 class ConvTranspose(nnx.Module):
-    """A transposed convolution, PyTorch's with padding (window - stride) // 2.
+    """1-D transposed convolution, as PyTorch's with padding (window - stride) // 2.
 
-    [b l i] -> [b stride*l o], or one more if window - stride is odd. The kernel [k o i] is that of
-    the strided convolution which this transposes, so that the rule for convolutions names it.
+    It maps [b l i] to [b stride*l o], or one sample more if window - stride is odd. The kernel
+    [k o i] is that of the strided convolution which this one transposes, so that the naming rule
+    for convolutions applies to it.
     """
 
     def __init__(
@@ -114,7 +125,10 @@ class ConvTranspose(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Pairs of convolutions with growing dilation, each around a skip; [b l c] -> same."""
+    """Residual block of dilated convolutions: [b l c] -> [b l c].
+
+    Each dilation has a pair of convolutions with a residual connection of its own.
+    """
 
     def __init__(
         self,
@@ -139,7 +153,7 @@ class ResidualBlock(nnx.Module):
 
 
 class HifiGan(nnx.Module):
-    """Log-mel spectrogram [b l model_in_dim] -> wave [b n] in [-1, 1], n = spec.num_samples(l)."""
+    """HiFi-GAN vocoder. Maps a log-mel spectrogram to a wave in [-1, 1]."""
 
     def __init__(self, spec: HifiGanSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -159,12 +173,18 @@ class HifiGan(nnx.Module):
             ]
         )
         self.conv_post = Conv(widths[-1], 1, (7,), rngs=rngs)
-        # Statistics that the checkpoint holds beside the weights.
+        # Statistics of the spectrograms, which the checkpoint contains beside the weights.
         self.mean = nnx.Variable(jnp.zeros(spec.model_in_dim))
         self.scale = nnx.Variable(jnp.ones(spec.model_in_dim))
 
     def __call__(self, mel: Array) -> Array:
-        """Computed and given in the dtype of `mel`. Raises ValueError if it does not fit."""
+        """Synthesise waves [b n], n = spec.num_samples(l), from mel [b l model_in_dim].
+
+        Waves are computed and returned in the dtype of `mel`.
+
+        Raises:
+          ValueError: `mel` has another shape.
+        """
         spec = self.spec
         if mel.ndim != 3 or mel.shape[-1] != spec.model_in_dim:
             raise ValueError(
@@ -182,7 +202,7 @@ class HifiGan(nnx.Module):
         return jnp.tanh(self.conv_post(jax.nn.leaky_relu(x)))[..., 0]
 
 
-# What transformers takes where a config.json has no such key.
+# transformers' defaults for keys that a config.json does not have.
 _DEFAULTS: dict[str, Any] = {
     "model_in_dim": 80,
     "sampling_rate": 16_000,
@@ -197,10 +217,10 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def spec_from_config(config: Mapping[str, Any]) -> HifiGanSpec:
-    """The spec of transformers' `config.json`; its keys that any model has are ignored.
+    """Read the spec from the `config.json` of a transformers `SpeechT5HifiGan`.
 
     Raises:
-      ValueError: the config of another model, or sizes that do not fit each other.
+      ValueError: the config is that of another model, or the sizes do not fit each other.
     """
     model = config.get("model_type", "speecht5_hifigan")
     if model != "speecht5_hifigan":
@@ -214,3 +234,6 @@ def spec_from_config(config: Mapping[str, Any]) -> HifiGanSpec:
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+PORT = Port(spec_of=spec_from_config, module=HifiGan, folds=True, overrides=OVERRIDES)

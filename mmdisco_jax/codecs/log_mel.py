@@ -10,6 +10,7 @@ the sound around j * hop_length / sample_rate_hz seconds.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmdisco_jax.io import INT16_SCALE_IN
-from mmdisco_jax.types import Array
+from mmdisco_jax.types import Array, ClipFormat, Clock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,42 @@ class LogMel:
                 f"hop_length {self.hop_length} leaves gaps between windows of n_fft {self.n_fft}: "
                 f"use at most {self.n_fft // 2}."
             )
+
+    @classmethod
+    def for_clip(
+        cls, clip: ClipFormat, *, hop_length: int = 0, n_fft: int = 0, **options: Any
+    ) -> "LogMel":
+        """The codec of clips of this format.
+
+        hop_length, n_fft: 0 chooses them: about four spectrogram frames per video frame, and the
+        least power of two from 1024 on whose windows overlap by half.
+
+        Raises:
+          ValueError: the sound cannot be cut into whole hops.
+        """
+        hop = hop_length or _fitting_hop(clip)
+        if clip.num_samples % hop:
+            raise ValueError(
+                f"a clip of {clip.num_samples} samples is no multiple of hop_length {hop}: change "
+                "hop_length, clip.seconds or clip.sample_rate_hz, or set hop_length=0."
+            )
+        return cls(
+            sample_rate_hz=clip.sample_rate_hz,
+            num_frames=clip.num_samples // hop,
+            hop_length=hop,
+            n_fft=n_fft or max(1024, 1 << (2 * hop - 1).bit_length()),
+            **options,
+        )
+
+    def latent_shape(self, clip: ClipFormat) -> tuple[int, ...]:
+        """[l m 1] of the latent of a clip."""
+        del clip
+        return self.num_frames, self.num_mels, 1
+
+    def clock(self, clip: ClipFormat) -> Clock:
+        """Frames are centred on multiples of the hop."""
+        del clip
+        return Clock(first=0.0, step=self.hop_length / self.sample_rate_hz)
 
     @functools.cached_property
     def mel_basis(self) -> np.ndarray:
@@ -107,3 +144,18 @@ class LogMel:
             random_state=0,
         )
         return np.clip(wave, -1, 1).astype(np.float32)
+
+
+def _fitting_hop(clip: ClipFormat) -> int:
+    """The hop that cuts a clip into a multiple of 4 frames, as near as can be to 4 a picture."""
+    wanted = 4 * clip.num_frames
+    samples = clip.num_samples
+    able = [n for n in range(4, samples // 16 + 1, 4) if samples % n == 0]
+    best = min(able, key=lambda n: abs(np.log(n / wanted)), default=0)
+    if not best or not 0.5 <= best / wanted <= 2:
+        raise ValueError(
+            f"{samples} samples ({clip.seconds} s at {clip.sample_rate_hz} Hz) cannot be cut into "
+            f"about {wanted} spectrogram frames of one length: choose clip.seconds or "
+            "clip.sample_rate_hz so that their product has small factors."
+        )
+    return samples // best

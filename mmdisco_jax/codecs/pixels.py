@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmdisco_jax.io import from_uint8, to_uint8
-from mmdisco_jax.types import Array
+from mmdisco_jax.types import Array, ClipFormat, Clock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,20 @@ class Pixels:
                 raise ValueError(
                     f"the {name} of pixels is {getattr(self, name)}, but must be at least 1."
                 )
+
+    @classmethod
+    def for_clip(cls, clip: ClipFormat, **options: int) -> "Pixels":
+        del clip
+        return cls(**options)
+
+    def latent_shape(self, clip: ClipFormat) -> tuple[int, ...]:
+        """[f h w c] of the latent of a clip."""
+        side = self.patch * self.shrink
+        return clip.num_frames, clip.height // side, clip.width // side, 3 * self.patch**2
+
+    def clock(self, clip: ClipFormat) -> Clock:
+        """A frame is shown from i / fps to (i + 1) / fps."""
+        return Clock(first=0.5 / clip.fps, step=1 / clip.fps)
 
     def encode(self, frames: ArrayLike) -> Array:
         x = from_uint8(jnp.asarray(frames))

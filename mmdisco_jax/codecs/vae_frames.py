@@ -17,10 +17,10 @@ from mmdisco_jax.codecs.autoencoder_kl import (
     posterior,
     to_model,
 )
-from mmdisco_jax.codecs.chunks import map_chunks
+from mmdisco_jax.codecs.chunked_map import map_chunks
 from mmdisco_jax.io import from_uint8, to_uint8
-from mmdisco_jax.nn.keys import skeleton
-from mmdisco_jax.types import Params
+from mmdisco_jax.nn.init import skeleton
+from mmdisco_jax.types import ClipFormat, Clock, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,20 @@ class VaeFrames:
     def abstract(self) -> nnx.State:
         """Shapes of params."""
         return self._skeleton[1]
+
+    def latent_shape(self, clip: ClipFormat) -> tuple[int, ...]:
+        """[f h w c] of the latent of a clip."""
+        factor = self.spec.factor
+        return (
+            clip.num_frames,
+            clip.height // factor,
+            clip.width // factor,
+            self.spec.latent_channels,
+        )
+
+    def clock(self, clip: ClipFormat) -> Clock:
+        """Each latent frame is one video frame."""
+        return Clock(first=0.5 / clip.fps, step=1 / clip.fps)
 
     def encode(self, params: Params, frames: ArrayLike, noise: Array | None = None) -> Array:
         """The posterior's mean, or with `noise` (standard normal, of its shape) a sample of it.

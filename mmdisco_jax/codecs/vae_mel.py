@@ -17,11 +17,11 @@ from mmdisco_jax.codecs.autoencoder_kl import (
     posterior,
     to_model,
 )
-from mmdisco_jax.codecs.chunks import map_chunks
+from mmdisco_jax.codecs.chunked_map import map_chunks
 from mmdisco_jax.codecs.hifi_gan import HifiGan, HifiGanSpec
 from mmdisco_jax.io import from_int16
-from mmdisco_jax.nn.keys import skeleton
-from mmdisco_jax.types import Params
+from mmdisco_jax.nn.init import skeleton
+from mmdisco_jax.types import ClipFormat, Clock, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,12 +81,18 @@ class VaeMel:
         """Shapes of params."""
         return {name: state for name, (_, state) in self._skeletons.items()}
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(l, m, c) of a clip's latent."""
+    def latent_shape(self, clip: ClipFormat | None = None) -> tuple[int, int, int]:
+        """[l m c] of the latent of a clip of `num_samples`."""
+        del clip
         samples = self.mel.hop_length * self.vae.factor
         length = -(-self.num_samples // samples)
         return length, self.mel.num_mels // self.vae.factor, self.vae.latent_channels
+
+    def clock(self, clip: ClipFormat | None = None) -> Clock:
+        """A latent frame stands for `vae.factor` spectrogram frames, from its first sample on."""
+        del clip
+        step = self.mel.hop_length * self.vae.factor / self.mel.sample_rate_hz
+        return Clock(first=0.5 * step, step=step)
 
     def encode(self, params: Params, samples: ArrayLike, noise: Array | None = None) -> Array:
         """The posterior's mean, or with `noise` (standard normal, of its shape) a sample of it."""
@@ -98,7 +104,7 @@ class VaeMel:
             )
         if wave.dtype == jnp.int16:
             wave = from_int16(wave)
-        frames = self.latent_shape[0] * self.vae.factor
+        frames = self.latent_shape()[0] * self.vae.factor
         silence = frames * self.mel.hop_length - self.num_samples
         vae = nnx.merge(self._skeletons["vae"][0], params["vae"])
 
@@ -111,10 +117,10 @@ class VaeMel:
     def decode(self, params: Params, x: ArrayLike) -> Array:
         """float32 [b num_samples] in [-1, 1]; ValueError for latents of another length."""
         x = jnp.asarray(x)
-        if x.shape[1:] != self.latent_shape:
+        if x.shape[1:] != self.latent_shape():
             raise ValueError(
                 f"latents have shape {x.shape}; {self.num_samples} samples have "
-                f"[b, {', '.join(map(str, self.latent_shape))}]."
+                f"[b, {', '.join(map(str, self.latent_shape()))}]."
             )
         vae, vocoder = (
             nnx.merge(self._skeletons[name][0], params[name]) for name in ("vae", "vocoder")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmdisco_jax.io import INT16_SCALE_IN
-from mmdisco_jax.types import Array
+from mmdisco_jax.types import Array, ClipFormat, Clock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,20 @@ class Waveform:
             raise ValueError(f"a waveform's scale is {self.scale}, but must be > 0.")
         if self.fold < 1:
             raise ValueError(f"a waveform's fold is {self.fold}, but must be at least 1.")
+
+    @classmethod
+    def for_clip(cls, clip: ClipFormat, **options: float) -> "Waveform":
+        del clip
+        return cls(**options)
+
+    def latent_shape(self, clip: ClipFormat) -> tuple[int, ...]:
+        """[l c] of the latent of a clip."""
+        return clip.num_samples // self.fold, self.fold
+
+    def clock(self, clip: ClipFormat) -> Clock:
+        """Position i holds `fold` samples from i * fold on."""
+        step = self.fold / clip.sample_rate_hz
+        return Clock(first=0.5 * step, step=step)
 
     def encode(self, samples: ArrayLike) -> Array:
         x = jnp.asarray(samples, jnp.float32) / (INT16_SCALE_IN * self.scale)

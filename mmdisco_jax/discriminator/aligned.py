@@ -21,7 +21,7 @@ from flax import nnx
 from mmdisco_jax.discriminator.aligned_fusion import FUSION_HEADS
 from mmdisco_jax.nn.patches import check_patch, num_tokens, patchify
 from mmdisco_jax.nn.transformer import GatedMLP, NoiseLevel, Stack, layer_norm
-from mmdisco_jax.types import AV, Array
+from mmdisco_jax.types import AV, Array, LatentFormat
 
 ORDER = ("audio", "video")
 
@@ -166,14 +166,42 @@ class OnBases:
         return self.fuse(self.features(x_t, t), t)
 
 
-def build(*, rngs: nnx.Rngs, towers: Mapping[str, Any], **spec: Any) -> AlignedDiscriminator:
-    """The registry's entry: fields of AlignedSpec, `towers` as {modality: TowerSpec fields}."""
-    made = {m: TowerSpec(**fields) for m, fields in towers.items()}
-    return AlignedDiscriminator(made, AlignedSpec(**spec), rngs=rngs)
+def build(
+    formats: Mapping[str, LatentFormat],
+    *,
+    rngs: nnx.Rngs,
+    towers: Mapping[str, Mapping[str, Any]],
+    num_moments: int = 0,
+    **spec: Any,
+) -> AlignedDiscriminator:
+    """Time-aligned discriminator of noisy pairs of these formats.
+
+    towers: {modality: {"patch": ..., "patch_width": ...}}. num_moments: 0 takes the frames of the
+    modality that has fewest. spec: the other fields of `AlignedSpec`.
+    """
+    made = {m: TowerSpec(sample_shape=formats[m].shape, **fields) for m, fields in towers.items()}
+    aligned = AlignedSpec(num_moments=num_moments or _fewest_frames(formats), **spec)
+    return AlignedDiscriminator(made, aligned, rngs=rngs)
 
 
 def build_on_bases(
-    *, rngs: nnx.Rngs, in_features: Mapping[str, int], **spec: Any
+    formats: Mapping[str, LatentFormat], *, rngs: nnx.Rngs, num_moments: int = 0, **spec: Any
 ) -> FeatureDiscriminator:
-    """The registry's entry: fields of AlignedSpec, and the width of each base's features."""
-    return FeatureDiscriminator(in_features, AlignedSpec(**spec), rngs=rngs)
+    """Time-aligned discriminator on the features of base models of these formats; see `build`.
+
+    Raises:
+      ValueError: a base model that offers no features.
+    """
+    widths = {m: formats[m].feature_width for m in formats}
+    without = [m for m, width in widths.items() if not width]
+    if without:
+        raise ValueError(
+            f"the base models of {', '.join(without)} offer no features: use a discriminator of "
+            "the noisy pair itself, such as 'aligned' or 'official'."
+        )
+    aligned = AlignedSpec(num_moments=num_moments or _fewest_frames(formats), **spec)
+    return FeatureDiscriminator(widths, aligned, rngs=rngs)
+
+
+def _fewest_frames(formats: Mapping[str, LatentFormat]) -> int:
+    return min(format.shape[0] for format in formats.values())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How features of sound and picture at the same moments become one logit.
+"""Fusion heads: turn audio and video features at the same moments into one logit per pair.
 
-`products` is ours; the other three are the official ways (`fusion.py`) behind the same towers, so
-that the way of joining is the only thing that differs.
+`products` is this project's head. The other three put the official fusion models (`fusion.py`)
+behind the same towers, so that an ablation changes nothing but the fusion.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmdisco_jax.discriminator.fusion import FUSIONS, FusionSpec
-from mmdisco_jax.nn.transformer import NoiseLevel, layer_norm, sinusoid
+from mmdisco_jax.nn.time_embedding import sinusoidal_embedding
+from mmdisco_jax.nn.transformer import NoiseLevel, layer_norm
 from mmdisco_jax.types import Array
 
 _MODALITIES = ("audio", "video")
@@ -24,11 +25,11 @@ def _projections(width: int, rngs: nnx.Rngs) -> nnx.Dict:
 
 
 class AlignedFusion(nnx.Module):
-    """Audio and video features [b, moments, width] of a pair -> logit [b].
+    """Fusion head with products of features: audio and video [b moments width] -> logit [b].
 
-    The pair enters as products: of features at the same moment (is there a sound where there is an
-    impact?) and of features averaged over time (does the pitch suit the colour?). From
-    concatenation alone the network must discover "these two agree", and training stalls there.
+    The logit contains products of the features at the same moment (does an impact coincide with its
+    sound?) and of the features averaged over time (does the pitch fit the colour?). From a
+    concatenation alone the network must first learn to compare the modalities, and training stalls.
     """
 
     def __init__(self, spec: Any, *, rngs: nnx.Rngs):
@@ -54,7 +55,11 @@ class AlignedFusion(nnx.Module):
 
 
 class OfficialFusionHead(nnx.Module):
-    """The same, joined in one of the official ways."""
+    """Fusion head with one of the official fusion models: features [b moments width] -> logit [b].
+
+    Args:
+      kind: a key of `FUSIONS`.
+    """
 
     def __init__(self, spec: Any, *, kind: str, rngs: nnx.Rngs):
         width = spec.width
@@ -71,7 +76,8 @@ class OfficialFusionHead(nnx.Module):
         self.last_linear = nnx.Linear(self.fusion_model.out_channels, 1, rngs=rngs)
 
     def __call__(self, audio: Array, video: Array, t: Array) -> Array:
-        joined = self.fusion_model(video, audio, sinusoid(t, self.width))
+        emb = sinusoidal_embedding(t, self.width, cos_first=True)
+        joined = self.fusion_model(video, audio, emb)
         return self.last_linear(joined)[:, 0]
 
 

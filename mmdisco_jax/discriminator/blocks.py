@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audio and video towers of the official discriminator: residual blocks at falling resolution.
+"""Audio and video towers of the official discriminator: residual blocks with pooling.
 
-Attribute names are those of the official checkpoints. Video is [b f h w c]; audio [b l m c] (2-D)
-or [b l c] (1-D). The towers share nothing: each block merely holds one layer of both.
+Attribute names are those of the official checkpoints. Video is [b f h w c]; audio is [b l m c]
+(2-D) or [b l c] (1-D). The towers are independent, although each block holds layers of both.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from mmdisco_jax.nn.activations import Identity, SiLU
 from mmdisco_jax.nn.av_layers import (
     AUDIO_POOL,
     VIDEO_POOL,
@@ -20,14 +19,17 @@ from mmdisco_jax.nn.av_layers import (
     InitialBlock,
     Normalization,
     VideoConv,
-    chain,
 )
 from mmdisco_jax.nn.conv import avg_pool
+from mmdisco_jax.nn.layers import Identity, SiLU, chain
 from mmdisco_jax.nn.norm import check_groups, group_norm
 
 
 class TimeModulatedNorm(nnx.Module):
-    """Group norm whose scale (1 + first half) and shift (second half) are linear in SiLU(emb)."""
+    """Group norm modulated by a time embedding: norm(x) * (1 + scale) + shift.
+
+    Scale and shift are a linear map of SiLU(emb).
+    """
 
     def __init__(self, num_groups: int, channels: int, emb_dim: int, *, rngs: nnx.Rngs):
         check_groups(channels, num_groups)
@@ -35,14 +37,17 @@ class TimeModulatedNorm(nnx.Module):
         self.projection = nnx.List([SiLU(), nnx.Linear(emb_dim, 2 * channels, rngs=rngs)])
 
     def __call__(self, x: Array, emb: Array) -> Array:
-        for layer in self.projection:
-            emb = layer(emb)
-        scale, shift = jnp.split(emb, 2, axis=-1)
+        scale, shift = jnp.split(chain(self.projection, emb), 2, axis=-1)
         return group_norm(x, self.num_groups, 1 + scale, shift)
 
 
 class ResBlock(nnx.Module):
-    """x -> skip(x) + out(in(x), emb) in both towers, with average pooling after `in` if `down`."""
+    """Residual block of both towers: skip(x) + out(in(x), emb).
+
+    Args:
+      audio_conv: "1d" or "2d".
+      down: pool skip connection and branch, after `in`.
+    """
 
     def __init__(
         self,
@@ -108,10 +113,10 @@ def _apply_modulated(layers: Sequence, x: Array, emb: Array) -> Array:
 
 
 class FeatureExtractor(nnx.Module):
-    """Both towers: (video, audio) -> features (video [b f c], audio [b l' c]).
+    """Feature extractor: both towers, from (video, audio) to features [b f c] and [b l' c].
 
-    Each level of `channel_mult` has `num_res_blocks` blocks; a pooling block stands between levels.
-    The k-th block's audio dilation is `2 ** (k % dilation_period)`, k counted from 1.
+    Each level of `channel_mult` has `num_res_blocks` blocks, and a pooling block follows each level
+    but the last. The audio dilation of block k is `2 ** (k % dilation_period)`, counted from 1.
     """
 
     def __init__(
@@ -154,5 +159,5 @@ class FeatureExtractor(nnx.Module):
     ) -> tuple[Array, Array]:
         for (block,) in self.input_blocks:
             video, audio = block(video, audio, video_emb, audio_emb)
-        # Time stays; pixels and mel bands are averaged away.
+        # Average over pixels and mel bands; the fusion needs the axis of time.
         return video.mean((2, 3)), audio.mean(2) if audio.ndim == 4 else audio

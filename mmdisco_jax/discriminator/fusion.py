@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three official ways to join audio and video features into one vector per pair.
+"""Official fusion models: join audio and video features into one vector per pair.
 
-Each takes video features [b f c], audio features [b l c] and the time embedding [b e], and returns
-[b, out_channels].
+Each of the three takes video features [b f c], audio features [b l c] and the time embedding [b e],
+and returns [b out_channels].
 """
 
 import dataclasses
@@ -13,19 +13,24 @@ from flax import nnx
 from jax import Array
 
 from mmdisco_jax.discriminator.fusion_transformer import FusionTransformer
+from mmdisco_jax.nn.checks import check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FusionSpec:
-    """What joins the towers. All fields but `kind` concern the two transformers.
+    """Kind and sizes of a fusion model; all fields but `kind` apply to the transformers only.
 
     Attributes:
       kind: a key of `FUSIONS`.
       num_layers: transformer layers; a class token adds one, as in the official code.
-      channels: token width (even for the interpolating kind: each modality fills a half).
+      channels: width of the tokens; even for `InterpolatedFusion`, where each modality fills half.
       out_channels: width of the joined vector.
       class_token: read the result from a learned token instead of the mean over tokens.
-      max_tokens: number of learned positions.
+      num_heads, head_dim: number and width of the attention heads.
+      max_tokens: number of learned positions, which limits the length of the clip.
+
+    Raises:
+      ValueError: an unknown kind, or a size that is below 1 or odd where it must be even.
     """
 
     kind: str = "aggregate_time_and_cat_ch"
@@ -41,15 +46,13 @@ class FusionSpec:
         if self.kind not in FUSIONS:
             raise ValueError(f"unknown fusion kind {self.kind!r}; known kinds: {sorted(FUSIONS)}")
         sizes = ("num_layers", "channels", "out_channels", "num_heads", "head_dim", "max_tokens")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"fusion {name} is {getattr(self, name)}; it must be at least 1")
+        check_positive(self, *sizes)
         if FUSIONS[self.kind] is InterpolatedFusion and self.channels % 2:
             raise ValueError(f"fusion channels {self.channels} must be even for {self.kind}")
 
 
 class AggregateFusion(nnx.Module):
-    """Mean over time, then concatenation: [b, 2 c]. No parameters."""
+    """Fusion by averaging over time and concatenating: [b 2c]. It has no parameters."""
 
     def __init__(self, spec: FusionSpec, in_channels: int, emb_dim: int, *, rngs: nnx.Rngs):
         del spec, emb_dim, rngs
@@ -61,9 +64,9 @@ class AggregateFusion(nnx.Module):
 
 
 class TokenFusion(nnx.Module):
-    """Tokens [time, video frames.., audio frames..] through a transformer."""
+    """Fusion by a transformer over one sequence: time token, video frames, audio frames."""
 
-    modality_share = 1  # part of a token's width that one modality fills
+    modality_share = 1  # how many modalities share the width of a token
 
     def __init__(self, spec: FusionSpec, in_channels: int, emb_dim: int, *, rngs: nnx.Rngs):
         width = spec.channels // self.modality_share
@@ -83,7 +86,7 @@ class TokenFusion(nnx.Module):
         self.out_channels = spec.out_channels
 
     def join(self, video: Array, audio: Array) -> Array:
-        """Tokens [b s d] of both modalities."""
+        """Make the tokens [b s d] of both modalities."""
         return jnp.concatenate([self.fm_video_in(video), self.fm_audio_in(audio)], axis=1)
 
     def __call__(self, video: Array, audio: Array, emb: Array) -> Array:
@@ -93,7 +96,10 @@ class TokenFusion(nnx.Module):
 
 
 class InterpolatedFusion(TokenFusion):
-    """Like `TokenFusion`, but both modalities share the tokens, at the longer one's length."""
+    """Fusion by a transformer whose tokens are shared by both modalities.
+
+    Both are resampled to the longer one's length, and each fills half of a token.
+    """
 
     modality_share = 2
 
@@ -107,10 +113,10 @@ class InterpolatedFusion(TokenFusion):
 
 
 def nearest(x: Array, length: int) -> Array:
-    """Resample axis 1 of x [b s c] to `length`: sample j is x[floor(j * s / length)].
+    """Resample axis 1 of x [b s c] to `length` by nearest neighbour: j takes floor(j * s / length).
 
-    The index is rounded in float32 as PyTorch's `interpolate` does, which matters where j * s /
-    length is a whole number.
+    The index is computed in float32, as PyTorch's `interpolate` does. The rounding matters where
+    j * s / length is a whole number.
     """
     size = x.shape[1]
     step = np.float32(size) / np.float32(length)

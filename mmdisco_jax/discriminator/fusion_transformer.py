@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pre-norm transformer of the official fusion models, with the official attribute names."""
+"""Pre-norm transformer of the official fusion models; attribute names are the checkpoints'."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from mmdisco_jax.nn.activations import GELU, Identity
+from mmdisco_jax.nn.layers import GELU, Identity
 from mmdisco_jax.nn.norm import EPSILON
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention [b s d] -> [b s d]; no bias on queries, keys and values."""
+    """Multi-head self-attention without bias on queries, keys and values: [b s d] -> [b s d].
+
+    It is written out, because the gradients of `nn.attention` differ from it in the last bits, and
+    the networks that were trained with this form continue bit for bit.
+    """
 
     def __init__(self, dim: int, num_heads: int, head_dim: int, *, rngs: nnx.Rngs):
         self.num_heads = num_heads
@@ -30,7 +34,7 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """Linear to 4 d, exact GELU, Linear back."""
+    """Feed-forward layer with an exact GELU and four times the width: [... d] -> [... d]."""
 
     def __init__(self, dim: int, *, rngs: nnx.Rngs):
         widen = nnx.List([nnx.Linear(dim, 4 * dim, rngs=rngs), GELU()])
@@ -42,7 +46,7 @@ class FeedForward(nnx.Module):
 
 
 class AttentionLayers(nnx.Module):
-    """`depth` times attention and feed-forward, each x + layer(norm(x))."""
+    """`depth` pre-norm layers of attention and feed-forward, each with a residual connection."""
 
     def __init__(self, dim: int, depth: int, num_heads: int, head_dim: int, *, rngs: nnx.Rngs):
         layers = []
@@ -59,7 +63,7 @@ class AttentionLayers(nnx.Module):
 
 
 class PositionEmbedding(nnx.Module):
-    """One learned vector per position, the same for every sample."""
+    """Learned position embedding: num_tokens -> [num_tokens d], the same for every sample."""
 
     def __init__(self, max_tokens: int, dim: int, *, rngs: nnx.Rngs):
         init = nnx.initializers.normal(0.02)
@@ -70,12 +74,13 @@ class PositionEmbedding(nnx.Module):
 
 
 class FusionTransformer(nnx.Module):
-    """Tokens [b s d] -> [b s' o], s' = s + 1 with a class token, which is then the first.
+    """Fusion transformer: tokens [b s d] -> [b s' o].
 
-    With a class token the official model also has one layer more than asked for; so has this one.
+    A class token is prepended if asked for, so that s' = s + 1. The official model then has one
+    layer more than its config says, and so has this one.
 
     Raises:
-      ValueError: more tokens than positions.
+      ValueError: a call has more tokens than `max_tokens`.
     """
 
     def __init__(
@@ -115,5 +120,5 @@ class FusionTransformer(nnx.Module):
 
 
 def layer_norm(dim: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """PyTorch's LayerNorm: epsilon 1e-5, variance from centred values."""
+    """Make a layer norm as PyTorch's: epsilon 1e-5, variance of the centred values."""
     return nnx.LayerNorm(dim, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)

@@ -9,8 +9,6 @@ summed over the elements of a sample and averaged over the batch. The paper's we
 published; with the sum, w = 1 gave gradients of the right length in our measurements.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 
@@ -46,19 +44,6 @@ def best_scale(r: AV, eps: AV, eps_base: AV) -> dict[str, Array]:
     for m in r:
         missing = eps[m] - eps_base[m]
         out[m] = (missing * r[m]).sum() / jnp.square(r[m]).sum()
-    return out
-
-
-def by_level(
-    values: Mapping[str, Array], t: Array, num_timesteps: int, num_bins: int = 10
-) -> dict[str, Array]:
-    """Means of per-sample `values` [b] in equal bins of t [b]: {"name/bin": mean or nan}."""
-    one_hot = (t[:, None] * num_bins // num_timesteps == jnp.arange(num_bins)).astype(jnp.float32)
-    count = one_hot.sum(0)
-    out = {}
-    for name, value in values.items():
-        mean = (one_hot * value[:, None]).sum(0) / count
-        out |= {f"{name}/{i}": mean[i] for i in range(num_bins)}
     return out
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mmdisco_jax.discriminator import losses
-from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise
+from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise, mean_by_level
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
@@ -36,15 +36,15 @@ class ObjectiveSpec:
     of it over so many steps, so that D first learns where sound and picture are clear.
     """
 
-    groups: int
-    shifts: int
-    fakes: str
-    ce_weight: float
-    denoising_weight: float
-    denoising_samples: int
-    denoising_from: int
-    level_start: float
-    level_warmup_steps: int
+    groups: int = 8
+    shifts: int = 2
+    fakes: str = "mismatched"
+    ce_weight: float = 1.0
+    denoising_weight: float = 1.0
+    denoising_samples: int = 16
+    denoising_from: int = 300
+    level_start: float = 0.3
+    level_warmup_steps: int = 300
     text_dropout: float = 0.0
 
     def __post_init__(self):
@@ -215,7 +215,7 @@ def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> d
     """Loss and accuracy by noise level, and the counts of a calibration curve."""
     ce = 0.5 * (jax.nn.softplus(-real) + jax.nn.softplus(fake).mean(0))
     accuracy = 0.5 * ((real > 0) + (fake < 0).mean(0))
-    metrics = losses.by_level({"ce": ce, "accuracy": accuracy}, t, num_timesteps)
+    metrics = mean_by_level({"ce": ce, "accuracy": accuracy}, t, num_timesteps)
     # Reals and fakes weigh half each, as in the loss, so a calibrated D has share == probability.
     bins = jnp.arange(10)
     in_real = (jnp.floor(jax.nn.sigmoid(real) * 10)[:, None] == bins).mean(0)

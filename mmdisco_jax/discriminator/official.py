@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MMDisCo's discriminator (2405.17842), equal to the released one in names, shapes and numbers."""
+"""Official MMDisCo discriminator (Hayakawa et al. 2024, arXiv 2405.17842).
+
+It tells real pairs of noisy video and audio from independent ones; the gradient of its logit is the
+guidance. Equal to the released networks in parameter names, shapes and numbers.
+"""
 
 import dataclasses
 
@@ -9,24 +13,29 @@ from jax import Array
 
 from mmdisco_jax.discriminator.blocks import FeatureExtractor
 from mmdisco_jax.discriminator.fusion import FUSIONS, FusionSpec
+from mmdisco_jax.nn.checks import check_positive
 from mmdisco_jax.nn.norm import check_groups
 from mmdisco_jax.nn.time_embedding import TimestepEmbedding, sinusoidal_embedding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfficialDiscriminatorSpec:
-    """Sizes of the network; the defaults are what the released files share.
+    """Sizes of the official discriminator; the defaults are what the released networks share.
 
     Attributes:
       video_channels, audio_channels: channels of the noisy video and audio.
-      audio_conv: "2d" for [b l m c] audio, "1d" for waveforms [b l c].
-      model_channels: width of the first level; `channel_mult` are the levels' multiples of it.
+      audio_conv: "2d" for audio latents [b l m c], "1d" for waveforms [b l c].
+      model_channels: base width.
+      channel_mult: width of each level, as a multiple of `model_channels`.
       num_res_blocks: residual blocks per level.
       num_groups: groups of every group norm; must divide each level's width.
-      dilation_period: the k-th audio block dilates by 2 ** (k % dilation_period); 1 = never.
-      emb_dim: size of the time embedding.
-      video_text_dim, audio_text_dim: sizes of the text embeddings, both or neither.
-      fusion: how the towers meet.
+      dilation_period: the audio dilation of block k is 2 ** (k % dilation_period); 1 for none.
+      emb_dim: width of the time embedding.
+      video_text_dim, audio_text_dim: widths of the text embeddings, both or neither.
+      fusion: kind and sizes of the fusion model.
+
+    Raises:
+      ValueError: the sizes do not fit each other.
     """
 
     video_channels: int
@@ -46,9 +55,7 @@ class OfficialDiscriminatorSpec:
         if self.audio_conv not in ("1d", "2d"):
             raise ValueError(f"audio_conv is {self.audio_conv!r}; it must be '1d' or '2d'")
         counts = ("video_channels", "audio_channels", "num_res_blocks", "dilation_period")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_positive(self, *counts)
         if not self.channel_mult or min(self.channel_mult) < 1:
             raise ValueError(f"channel_mult {self.channel_mult} must hold numbers of at least 1")
         for mult in self.channel_mult:
@@ -61,12 +68,13 @@ class OfficialDiscriminatorSpec:
 
     @property
     def has_text(self) -> bool:
+        """Tell whether the network takes text embeddings."""
         return self.video_text_dim is not None
 
 
 _TOKENS = FusionSpec(kind="cat_time_and_apply_transformer", class_token=True)
 
-# One entry per released architecture; the two MM-Diffusion files (AIST++, Landscape) share one.
+# One entry per released architecture; the two MM-Diffusion files (AIST++, Landscape) share theirs.
 PRESETS = {
     "audioldm_animatediff": OfficialDiscriminatorSpec(
         video_channels=4, audio_channels=8, video_text_dim=768, audio_text_dim=512
@@ -81,7 +89,10 @@ PRESETS = {
 
 
 class TimeEmbed(nnx.Module):
-    """t [b] -> [b, emb_dim]; exists for the official name `time_embed.projection.*`."""
+    """Time embedding: t [b] -> [b emb_dim].
+
+    The projection is nested to match the official name `time_embed.projection.*`.
+    """
 
     def __init__(self, emb_dim: int, *, rngs: nnx.Rngs):
         self.emb_dim = emb_dim
@@ -92,7 +103,7 @@ class TimeEmbed(nnx.Module):
 
 
 class OfficialDiscriminator(nnx.Module):
-    """Logit of P(the noisy pair is a real pair | t, text)."""
+    """Official discriminator. Predicts the logit of P(the pair is real | noisy pair, t, text)."""
 
     def __init__(self, spec: OfficialDiscriminatorSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -125,17 +136,19 @@ class OfficialDiscriminator(nnx.Module):
         text_video: Array | None = None,
         text_audio: Array | None = None,
     ) -> Array:
-        """Logits of a batch of noisy pairs; differentiable twice in all float inputs.
+        """Compute the logits of a batch of noisy pairs.
+
+        They are differentiable twice by all float inputs.
 
         Args:
           video: [b f h w c].
           audio: [b l m c], or [b l c] with `audio_conv="1d"`.
-          t: diffusion times [b], 0 .. T-1.
-          text_video, text_audio: prompt embeddings [b d] or [b s d] (averaged over s); required if
-            the spec has text sizes, forbidden otherwise.
+          t: timesteps [b], 0 .. T-1.
+          text_video, text_audio: prompt embeddings, [b d] or [b s d] (averaged over s); required
+            if the spec has text sizes, forbidden otherwise.
 
         Returns:
-          [b].
+          Logits [b].
 
         Raises:
           ValueError: an input does not fit the spec.

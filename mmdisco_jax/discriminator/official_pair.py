@@ -8,7 +8,7 @@ from flax import nnx
 
 from mmdisco_jax.discriminator.fusion import FusionSpec
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
-from mmdisco_jax.types import AV, Array
+from mmdisco_jax.types import AV, Array, LatentFormat
 
 
 class OfficialPair(nnx.Module):
@@ -25,8 +25,22 @@ class OfficialPair(nnx.Module):
         return self.network(x_t["video"], x_t["audio"], t, text.get("video"), text.get("audio"))
 
 
-def build(*, rngs: nnx.Rngs, fusion: dict[str, Any], **spec: Any) -> OfficialPair:
-    """The registry's entry: fields of OfficialDiscriminatorSpec, with `fusion` as FusionSpec's."""
-    spec = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
-    made = OfficialDiscriminatorSpec(fusion=FusionSpec(**fusion), **spec)
+def build(
+    formats: Mapping[str, LatentFormat], *, rngs: nnx.Rngs, fusion: Mapping[str, Any], **spec: Any
+) -> OfficialPair:
+    """MMDisCo's discriminator for pairs of these formats.
+
+    fusion: fields of `FusionSpec`. spec: fields of `OfficialDiscriminatorSpec` beside the channels,
+    the rank of the audio and the sizes of the texts, which follow from the formats.
+    """
+    audio, video = formats["audio"], formats["video"]
+    made = OfficialDiscriminatorSpec(
+        video_channels=video.shape[-1],
+        audio_channels=audio.shape[-1],
+        audio_conv="1d" if len(audio.shape) == 2 else "2d",
+        video_text_dim=video.text_shape[-1] if video.text_shape else None,
+        audio_text_dim=audio.text_shape[-1] if audio.text_shape else None,
+        fusion=FusionSpec(**fusion),
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()},
+    )
     return OfficialPair(made, rngs=rngs)

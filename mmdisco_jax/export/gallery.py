@@ -34,8 +34,8 @@ def write_gallery(
     *,
     fps: float,
     sample_rate_hz: int,
-    title: str = "Sound and picture",
-    description: str = "",
+    title: str = "Generated clips",
+    description: str = "Each row shows one sample of every variant.",
     prompts: Sequence[str] | None = None,
     marks: Marks | None = None,
     table: GalleryTable | None = None,
@@ -87,8 +87,7 @@ def write_gallery(
         tolerance_seconds=0.5 / fps,
         table=table,
     )
-    write_page(root / "index.html", page)
-    return root / "index.html"
+    return write_page(root / "index.html", page)
 
 
 def write_media(

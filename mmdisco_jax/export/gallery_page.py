@@ -107,8 +107,8 @@ class GalleryPage:
     table: GalleryTable | None = None
 
 
-def write_page(path: str | os.PathLike[str], page: GalleryPage) -> None:
-    """Writes the page to `path`, beside which its media must already lie.
+def write_page(path: str | os.PathLike[str], page: GalleryPage) -> Path:
+    """Writes the page to `path`, beside which its media must already lie; returns the path.
 
     Raises:
       FileNotFoundError: a file the page refers to is missing.
@@ -123,6 +123,7 @@ def write_page(path: str | os.PathLike[str], page: GalleryPage) -> None:
                     "write the media first, and the page last."
                 )
     write_bytes(path, page_html(page).encode())
+    return Path(path)
 
 
 def page_html(page: GalleryPage) -> str:

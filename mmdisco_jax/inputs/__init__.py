@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records to training batches: sources, windows, transforms, caches and the grain pipeline."""
+"""Loading of records as training batches: sources, windows, transforms, caches and pipeline."""

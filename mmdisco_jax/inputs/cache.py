@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays that are dear to make (latents, embeddings, generated fakes), kept beside the data.
+"""Disk cache of arrays that are expensive to compute: latents, embeddings, generated fakes.
 
-A cache is a folder of array_record shards, each record the arrays of one example as safetensors,
-and a note that says what made them. Shards are whole or absent, so a killed run goes on; a cache
-that something else made is refused by name.
+A cache is a folder of array_record shards and a JSON note. Each record holds the arrays of one
+example as safetensors. The note says what made them, and a cache that something else made is
+refused. Shards are whole or absent, so an interrupted run can resume.
 """
 
 import json
@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class StaleCacheError(ValueError):
-    """A cache was made by something else than what is asked for; names it and the difference."""
+    """Raised when a cache was made by something else than requested; names the difference."""
 
 
 def write_cache(
@@ -39,23 +39,23 @@ def write_cache(
     process_count: int = 1,
     desc: str = "cache",
 ) -> None:
-    """Writes examples 0..count-1; goes on where an earlier run stopped.
+    """Writes examples 0..count-1 to a cache; shards of an earlier run are kept.
 
     Args:
-      folder: of the cache; made if missing.
-      made_by: what decides the arrays (weights' digests, settings), ready for JSON.
-      count: number of examples; a cache may grow.
-      make: (first, last) -> arrays [n ...] of the examples first..last-1, or more; what is more
-        than asked for is dropped.
+      folder: the cache's folder; made if missing.
+      made_by: everything that decides the arrays (digests of weights, settings), ready for JSON.
+      count: number of examples; may exceed that of an earlier run.
+      make: (first, last) -> arrays [n ...] of the examples first..last-1. Rows beyond them, such as
+        padding of a batch, are dropped.
       shard_size: examples in a shard.
-      process_index, process_count: which of the processes that share the work this is.
-      desc: of the progress bar.
+      process_index, process_count: this process, and the number of processes that share the work.
+      desc: label of the progress bar.
 
     Raises:
-      StaleCacheError: the folder holds the work of something else.
+      StaleCacheError: the folder holds a cache that was made by something else.
     """
     folder = Path(folder)
-    wanted = _plain(made_by) | {"shard_size": shard_size}
+    wanted = _as_json(made_by) | {"shard_size": shard_size}
     if (folder / _NOTE).exists():
         _require_same(folder, wanted, json.loads((folder / _NOTE).read_text())["made_by"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,9 +71,12 @@ def write_cache(
 
 
 class CacheSource:
-    """The examples of a whole cache; `source[i]` is a dict of arrays.
+    """Random-access source of the examples of a complete cache; `source[i]` is a dict of arrays.
 
-    Attributes: `directory`, `made_by`.
+    Attributes:
+      directory: the cache's folder.
+      made_by: the note on what made the arrays.
+      metadata: always empty; other sources describe their clips in it.
     """
 
     def __init__(self, folder: Path, note: dict[str, Any]):
@@ -100,52 +103,56 @@ class CacheSource:
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_readers": {}}  # readers do not travel to worker processes
+        return self.__dict__ | {"_readers": {}}  # readers cannot be sent to worker processes
 
 
 def open_cache(
     folder: str | os.PathLike[str], made_by: Mapping[str, Any] | None = None
 ) -> CacheSource:
-    """A whole cache, made by what `made_by` says (only the keys that it has are compared).
+    """Opens a complete cache.
+
+    Args:
+      made_by: what must have made it; only the keys given here are compared.
 
     Raises:
-      FileNotFoundError: no cache there, or an unfinished one.
+      FileNotFoundError: there is no cache, or an unfinished one.
       StaleCacheError: something else made it.
     """
     folder = Path(folder)
     if not (folder / _NOTE).exists():
-        raise FileNotFoundError(f"no cache in {folder}: run prepare, or give another folder.")
+        raise FileNotFoundError(f"no cache in {folder}: run prepare, or pass another folder.")
     note = json.loads((folder / _NOTE).read_text())
-    _require_same(folder, _plain(made_by or {}), note["made_by"])
+    _require_same(folder, _as_json(made_by or {}), note["made_by"])
     for first in range(0, note["count"], note["made_by"]["shard_size"]):
         if not _shard(folder, first).exists():
             raise FileNotFoundError(
                 f"the cache in {folder} is unfinished ({_shard(folder, first).name} is missing): "
-                "run prepare again, which goes on where it stopped."
+                "run prepare again to complete it."
             )
     return CacheSource(folder, note)
 
 
 def read_cache(source: CacheSource) -> Arrays:
-    """All examples, stacked."""
+    """Reads all examples into memory, stacked to arrays [n ...]."""
     rows = [source[i] for i in range(len(source))]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _plain(made_by: Mapping[str, Any]) -> dict[str, Any]:
+def _as_json(made_by: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(made_by))  # tuples become lists, as in the note
 
 
-def _require_same(folder: Path, wanted: dict[str, Any], held: dict[str, Any]) -> None:
+def _require_same(folder: Path, wanted: dict[str, Any], found: dict[str, Any]) -> None:
     for key, value in wanted.items():
-        if held.get(key) != value:
+        if found.get(key) != value:
             raise StaleCacheError(
                 f"the cache in {folder} is stale: it was made with {key} = "
-                f"{_short(held.get(key))}, not {_short(value)}. Delete it, or use another folder."
+                f"{_abbreviated(found.get(key))}, not {_abbreviated(value)}. "
+                "Delete it, or use another folder."
             )
 
 
-def _short(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else text[:200] + "..."
 

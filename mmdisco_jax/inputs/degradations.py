@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of a sharp and a spoilt small picture, to train super-resolution as MM-Diffusion did."""
+"""Training pairs for super-resolution: a sharp picture and a small, degraded copy of it.
+
+The degradations are those of MM-Diffusion's released code.
+"""
 
 import dataclasses
 from typing import Any
@@ -8,6 +11,7 @@ import cv2
 import grain
 import numpy as np
 
+from mmdisco_jax.checks import require_at_least
 from mmdisco_jax.inputs.transforms import Example
 from mmdisco_jax.io import from_uint8
 from mmdisco_jax.media.picture import centred
@@ -15,14 +19,17 @@ from mmdisco_jax.media.picture import centred
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DegradationSpec:
-    """The defaults are the official ones.
+    """Settings of the degradations; the defaults are those of MM-Diffusion.
 
     Attributes:
-      high_size, low_size: pixels of a side of the two square pictures.
-      noise_probability: chance of Gaussian noise; its deviation is uniform in 0..max_noise, where
-        255 is white.
-      jpeg_probability: chance of JPEG artefacts; the quality is uniform in `jpeg_quality`, from
-        the first (included) to the second (excluded), of 1..100.
+      high_size, low_size: side lengths of the two square pictures, in pixels.
+      noise_probability: chance of Gaussian noise, in [0, 1].
+      max_noise: the noise's standard deviation is uniform in [0, max_noise], where white is 255.
+      jpeg_probability: chance of JPEG artefacts, in [0, 1].
+      jpeg_quality: the quality is uniform from the first number to the one before the second.
+
+    Raises:
+      ValueError: a value is out of its range.
     """
 
     high_size: int = 256
@@ -33,9 +40,7 @@ class DegradationSpec:
     jpeg_quality: tuple[int, int] = (20, 80)
 
     def __post_init__(self):
-        for name in ("high_size", "low_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        require_at_least(1, high_size=self.high_size, low_size=self.low_size)
         for name in ("noise_probability", "jpeg_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1].")
@@ -52,16 +57,17 @@ OFFICIAL = DegradationSpec()
 def degraded(
     frame: np.ndarray, rng: np.random.Generator, spec: DegradationSpec = OFFICIAL
 ) -> Example:
-    """A training pair from one frame; a function of the frame and the generator's state alone.
+    """Makes a training pair from one frame.
 
     Args:
       frame: uint8 [h w 3], RGB.
+      rng: source of all randomness.
 
     Returns:
-      float32 pictures, -1 black and 1 white. `high` [high_size high_size 3]: the whole frame,
-      enlarged or shrunk by cubic interpolation, centred on black. `low` [low_size low_size 3]:
-      that, shrunk and spoilt; noise without JPEG is not clipped, as in the official code, so it
-      may leave [-1, 1].
+      Float32 pictures with -1 for black and 1 for white:
+      `high` [high_size high_size 3] is the whole frame, scaled by cubic interpolation and centred
+      on black. `low` [low_size low_size 3] is `high`, shrunk and degraded. Noise without JPEG is
+      not clipped, as in the official code, so `low` may leave [-1, 1].
 
     Raises:
       ValueError: the frame has another type or shape.
@@ -71,7 +77,7 @@ def degraded(
             f"frame is {frame.dtype} {frame.shape}, but must be uint8 [height width 3] (RGB)."
         )
     high = letterboxed(frame, spec.high_size)
-    # No averaging before shrinking: the released networks saw this aliasing.
+    # Not averaged before shrinking, because the released networks were trained with this aliasing.
     low = _cubic(high, spec.low_size, spec.low_size)
     if rng.random() < spec.noise_probability:
         sigma = rng.uniform(0, spec.max_noise)
@@ -82,27 +88,26 @@ def degraded(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DrawnPairs(grain.transforms.RandomMap):
-    """Some frames of a clip, each once at most, as training pairs.
+class RandomPairs(grain.transforms.RandomMap):
+    """Transform of a clip into training pairs of randomly chosen, distinct frames.
 
-    Which frames, and how each is spoilt, is a function of (seed, position in the stream) alone, so
-    a resumed run draws the same. The official code draws frames, each for itself; so does
-    `frames_per_clip` 1. More of them share the cost of reading a clip.
+    The choice of frames and their degradations depend only on (seed, position in the stream), so a
+    resumed run draws the same pairs. `frames_per_clip=1` draws frames independently, as the
+    official code does; larger numbers share the cost of reading a clip.
     """
 
     spec: DegradationSpec = OFFICIAL
     frames_per_clip: int = 1
 
     def __post_init__(self) -> None:
-        if self.frames_per_clip < 1:
-            raise ValueError(f"frames_per_clip is {self.frames_per_clip}; it must be at least 1.")
+        require_at_least(1, frames_per_clip=self.frames_per_clip)
 
     def random_map(self, element: Example, rng: np.random.Generator) -> Any:
-        """{"high": [n H W 3], "low": [n h w 3]}, as `degraded`, from `video` uint8 [f h w 3].
+        """Draws pairs from `video` uint8 [f h w 3]: {"high": [n H W 3], "low": [n h w 3]}.
 
         Raises:
-          ValueError: the clip has fewer frames, or is smaller than `high`: enlarged frames teach a
-            network to enlarge no further.
+          ValueError: the clip has too few frames, or its frames are smaller than `high`. Enlarged
+            frames would teach the network not to add detail.
         """
         video, count, size = element["video"], self.frames_per_clip, self.spec.high_size
         if len(video) < count:
@@ -122,9 +127,9 @@ class DrawnPairs(grain.transforms.RandomMap):
 
 
 def letterboxed(frame: np.ndarray, size: int) -> np.ndarray:
-    """The whole frame, uint8 [h w 3], in the middle of a black square: [size size 3]."""
+    """Scales the whole frame, uint8 [h w 3], into a black square [size size 3]."""
     height, width = frame.shape[:2]
-    # In whole numbers: the official product of floats can fall just short of one.
+    # In whole numbers, because the official product of floats can fall just below an integer.
     rows, columns = (max(side * size // max(height, width), 1) for side in (height, width))
     return centred(_cubic(frame, rows, columns), size, size)
 
@@ -134,8 +139,8 @@ def _cubic(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    # RGB goes in where the encoder expects BGR, as in the official code: which channels count as
-    # colour decides how they blur.
+    # RGB is passed where the encoder expects BGR, as in the official code. The order matters,
+    # because JPEG blurs colour more than brightness.
     pixels = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
     encoded, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not encoded:

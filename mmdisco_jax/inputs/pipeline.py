@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grain pipeline: an endless, shuffled, resumable stream of training batches.
+"""Grain pipeline: an endless, shuffled, resumable stream of training batches.
 
-The stream of examples is a function of the seed alone: position i holds the same example and the
-same coin toss whatever the batch size, the number of processes or of workers. Global batch k is
-positions [k * batch_size, (k + 1) * batch_size), and each process owns one block of its rows.
+The stream of examples depends only on the seed: position i holds the same example with the same
+random draws for any batch size and any number of processes or workers. Global batch k consists of
+positions [k * batch_size, (k + 1) * batch_size), and each process reads one block of its rows.
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
+from mmdisco_jax.checks import require_at_least
 from mmdisco_jax.inputs.transforms import Example, HorizontalFlip, pair_only
 from mmdisco_jax.inputs.windows import RandomWindow, WindowSize
 
-# A batch is megabytes: grain's default of 500 elements ahead would be gigabytes.
+# A batch has megabytes, so grain's default of 500 elements ahead would take gigabytes.
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 
@@ -33,24 +33,24 @@ def make_train_iterator(
     draw: grain.transforms.RandomMap | None = None,
     num_workers: int = 0,
 ) -> grain.DatasetIterator:
-    """Endless iterator of training batches, reshuffled each epoch.
+    """Makes an endless iterator of training batches, reshuffled each epoch.
 
     Args:
       source: raw examples, `{"video": uint8 [f h w 3], "audio": int16 [samples], ...}`.
-      batch_size: global batch, over all processes; a multiple of `process_count`. Every batch is
-        full: one that reaches the end of an epoch goes on into the next.
-      seed: of the order and of the flips, >= 0.
+      batch_size: global batch size, over all processes; a multiple of `process_count`. Every batch
+        is full: one that reaches the end of an epoch takes the rest from the next.
+      seed: decides the order and all random draws; >= 0.
       process_index: this process, in 0..process_count-1.
-      process_count: number of processes that share the batch.
-      flip_probability: chance that a clip is mirrored, in [0, 1]; `FLIPS` names some.
-      window: a window of this size is drawn from each clip; None takes clips whole.
-      draw: what each clip is turned into at last, such as `degradations.DrawnPairs`.
+      process_count: number of processes that share a batch.
+      flip_probability: chance that a clip is mirrored, in [0, 1]; `FLIPS` names some values.
+      window: size of the window that is drawn from each clip; None takes clips whole.
+      draw: random transform that comes last, such as `degradations.RandomPairs`.
       num_workers: worker processes that read ahead; 0 reads in threads. The batches are the same.
 
     Returns:
-      A `grain.DatasetIterator` of `{"video": uint8 [b f h w 3], "audio": int16 [b samples]}`, or of
-      what `draw` makes of it, with b = batch_size // process_count. `get_state()` before a step and
-      `set_state()` after a restart give the identical rest of the sequence.
+      An iterator of `{"video": uint8 [b f h w 3], "audio": int16 [b samples]}`, or of the output of
+      `draw`, with b = batch_size // process_count. A state from `get_state()`, passed to
+      `set_state()` after a restart, gives the identical rest of the sequence.
 
     Raises:
       ValueError: an argument breaks the rules above, or the source is empty.
@@ -59,7 +59,7 @@ def make_train_iterator(
     _check_processes(batch_size, process_index, process_count)
     stream = grain.MapDataset.source(source).seed(seed).shuffle().map(pair_only)
     stream = stream.repeat()
-    if window is not None:  # first: mirroring copies what it is given
+    if window is not None:  # before the flip, which copies the clip
         stream = stream.random_map(RandomWindow(size=window))
     stream = stream.random_map(HorizontalFlip(probability=flip_probability))
     if draw is not None:
@@ -73,41 +73,18 @@ def make_train_iterator(
     batches = grain.MapDataset.range(len(stream) // batch_size).map(rows)
     dataset = batches.to_iter_dataset(_READ_OPTIONS)
     if num_workers:
-        # Grain's workers read absl flags; in a program that has not parsed any, take the defaults.
+        # Grain's workers read absl flags; a program that has not parsed them gets the defaults.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
     return iter(dataset)
 
 
-def make_eval_batches(
-    source: grain.sources.RandomAccessDataSource, *, batch_size: int
-) -> Iterator[Example]:
-    """Every example once, in order, unflipped; the last batch may be smaller.
-
-    Args:
-      source: raw examples, as for `make_train_iterator`.
-      batch_size: clips in a batch, >= 1.
-
-    Returns:
-      An iterator of `{"video": uint8 [b f h w 3], "audio": int16 [b samples]}`.
-
-    Raises:
-      ValueError: a batch size below 1 or an empty source.
-    """
-    _check(source, batch_size=batch_size, seed=0, num_workers=0)
-    starts = range(0, len(source), batch_size)
-    return (
-        _stack([pair_only(source[i]) for i in range(start, min(start + batch_size, len(source)))])
-        for start in starts
-    )
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """Batch k of one process: `count` consecutive positions from k * stride + first."""
+    """Map from k to one process's part of batch k: `count` positions from k * stride + first."""
 
-    stream: Any  # grain.MapDataset, whose items are typed as optional for filters' sake
+    stream: Any  # a grain.MapDataset; its items are typed as optional because filters drop some
     stride: int
     first: int
     count: int
@@ -144,12 +121,7 @@ def _check_processes(batch_size: int, process_index: int, process_count: int) ->
 def _check(
     source: grain.sources.RandomAccessDataSource, *, batch_size: int, seed: int, num_workers: int
 ) -> None:
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
-        ("num_workers", num_workers, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name} is {value}, but must be >= {least}.")
+    require_at_least(1, batch_size=batch_size)
+    require_at_least(0, seed=seed, num_workers=num_workers)
     if not len(source):
         raise ValueError("the source has no examples; choose a split that has some.")

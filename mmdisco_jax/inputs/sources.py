@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepared datasets as random-access sources of raw examples, without TensorFlow.
+"""Random-access sources of the records of prepared datasets, without TensorFlow.
 
 A prepared dataset is a folder that TFDS wrote: `dataset_info.json`, `features.json` and
-array_record shards. It is read from that folder alone; the builder that wrote it is not needed.
+array_record shards. The folder is enough to read it; the builder that wrote it is not needed.
 """
 
 import json
@@ -21,18 +21,22 @@ _INFO_FILE = "dataset_info.json"
 
 
 class DamagedDatasetError(RuntimeError):
-    """A prepared dataset cannot be read; names the folder, what is wrong and the remedy."""
+    """Raised when a prepared dataset cannot be read; names the folder, reason and remedy."""
 
 
 class RecordSource:
     """One split of a prepared dataset; `source[i]` is record i: arrays, numbers and strings.
 
-    Fulfils grain's `RandomAccessDataSource`. Attributes: `directory`, `split`, and `metadata`
-    (`fps`, `sample_rate_hz`, `clip_seconds`, ...: what the builder says of every clip).
+    It implements grain's `RandomAccessDataSource`.
+
+    Attributes:
+      directory: the folder of the prepared dataset.
+      split: name of the split.
+      metadata: properties that all clips share, such as `fps`, `sample_rate_hz`, `clip_seconds`.
     """
 
     def __init__(self, directory: Path, split: str):
-        """Opens `split` of the prepared `directory`; errors as `open_source`."""
+        """Opens a split of a prepared dataset; raises as `open_source` does."""
         self.directory, self.split = directory, split
         try:
             builder: Any = tfds.builder_from_directory(directory)
@@ -45,7 +49,7 @@ class RecordSource:
             )
         self.metadata: Mapping[str, Any] = dict(builder.info.metadata or {})
         self._records = builder.as_data_source(split)
-        if len(self._records):  # a truncated or missing shard shows here, not hours later
+        if len(self._records):  # so that a truncated or missing shard shows now, not hours later
             for i in (0, len(self._records) - 1):
                 self[i]
 
@@ -55,7 +59,7 @@ class RecordSource:
     def __getitem__(self, index: int) -> Example:
         try:
             record = self._records[index]
-        except RuntimeError as error:  # array_record's checksums raise it for any damage
+        except RuntimeError as error:  # array_record raises it for any damage, by checksums
             raise _damaged(self.directory, error, record=f"{self.split}[{index}]") from error
         return {k: v.decode() if isinstance(v, bytes) else v for k, v in record.items()}
 
@@ -64,7 +68,7 @@ class RecordSource:
 
 
 class InMemorySource:
-    """All records of a source, read once and kept; for splits that fit into memory."""
+    """In-memory copy of a source, for splits that fit into memory."""
 
     def __init__(self, source: RecordSource):
         """Reads every record of `source`."""
@@ -85,21 +89,21 @@ def open_source(
     data_dir: str | os.PathLike[str] | None = None,
     in_memory: bool = False,
 ) -> RecordSource | InMemorySource:
-    """The raw examples of one split of a prepared dataset.
+    """Opens one split of a prepared dataset.
 
     Args:
-      name_or_dir: a registered dataset name, which needs `data_dir`; or a folder that holds one
-        prepared dataset, itself or at any depth.
-      split: "train" or "test".
-      data_dir: where `prepare` wrote, for a name.
-      in_memory: read everything now and serve from memory.
+      name_or_dir: the name of a registered dataset, which needs `data_dir`; or a folder that holds
+        one prepared dataset, directly or at any depth.
+      split: name of a split, such as "train" or "test".
+      data_dir: the folder that `prepare` wrote to; needed with a name.
+      in_memory: read all records now and serve them from memory.
 
     Returns:
       A random-access source of `{"video": uint8 [f h w 3], "audio": int16 [samples], ...}`.
 
     Raises:
-      ValueError: unknown name or split, or several prepared datasets to choose from.
-      FileNotFoundError: nothing prepared there.
+      ValueError: unknown name or split, or more than one prepared dataset.
+      FileNotFoundError: there is no prepared dataset.
       DamagedDatasetError: the records are unreadable.
     """
     source = RecordSource(find_prepared(name_or_dir, data_dir=data_dir), split)
@@ -109,13 +113,13 @@ def open_source(
 def find_prepared(
     name_or_dir: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
 ) -> Path:
-    """The one prepared dataset folder that the arguments of `open_source` mean; same errors."""
+    """Finds the folder of the one prepared dataset; arguments and errors as for `open_source`."""
     root = Path(name_or_dir)
     if str(name_or_dir) in DATASETS.names() and data_dir is not None:
         root = Path(data_dir) / name_or_dir
     elif not root.is_dir():
-        if root.name == str(name_or_dir):  # a bare word: take it for a name, so a slip is named
-            DATASETS.get(str(name_or_dir))
+        if root.name == str(name_or_dir):
+            DATASETS.get(str(name_or_dir))  # a bare word is meant as a name: raises if unknown
             raise ValueError(
                 f"dataset {name_or_dir!r} is given by name, which needs data_dir, the folder "
                 "that `prepare` wrote to; pass data_dir or the prepared folder itself."
@@ -123,7 +127,7 @@ def find_prepared(
         raise FileNotFoundError(
             f"no folder {root}; pass a prepared dataset's folder or one of {DATASETS.names()}."
         )
-    # Half-written datasets lie in folders named incomplete.*: they do not count.
+    # Folders named incomplete.* hold half-written datasets and do not count.
     found = [
         path.parent
         for path in sorted(root.rglob(_INFO_FILE))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms of one example, in numpy, as grain transforms."""
+"""Grain transforms of single examples: selection of the model's inputs and mirroring."""
 
 import dataclasses
 from typing import Any
@@ -11,25 +11,23 @@ from mmdisco_jax.types import TEXT
 
 Example = dict[str, np.ndarray]
 
-
-# Chance of a mirrored clip by name. "official": MM-Diffusion's code means one half, and mirrors
-# every training clip (and none that it measures).
+# Chance that a clip is mirrored, by name. "official" is what MM-Diffusion's code does: it intends
+# one half, but mirrors every training clip, and none for measurements.
 FLIPS = {"off": 0.0, "half": 0.5, "official": 1.0}
 
 
 def pair_only(example: dict) -> Example:
-    """Keeps `video`, `audio` and their embedded texts; truth and file names do not reach the
-    device."""
+    """Keeps `video`, `audio` and their text embeddings; drops ground truth and file names."""
     texts = {k: x for k, x in example.items() if k.startswith(TEXT)}
     return {"video": example["video"], "audio": example["audio"], **texts}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HorizontalFlip(grain.transforms.RandomMap):
-    """Mirrors the whole clip left to right with `probability` in [0, 1]; mono sound stays.
+    """Random left-right mirroring of whole clips with `probability` in [0, 1]; sound stays.
 
-    The coin is a function of (seed, position in the stream) alone, so a resumed run tosses the
-    same ones. One coin a clip, never one a frame: mirroring frames apart would break motion.
+    There is one draw for each clip, because mirroring frames independently would break motion. It
+    depends only on (seed, position in the stream), so a resumed run draws the same.
     """
 
     probability: float = 0.5
@@ -42,8 +40,8 @@ class HorizontalFlip(grain.transforms.RandomMap):
             )
 
     def random_map(self, element: Example, rng: np.random.Generator) -> Any:
-        """The example with `video` [f h w c] mirrored along w, or unchanged."""
-        # [0, 1): probability 0 never flips and 1 always does.
+        """Returns the example with `video` [f h w c] mirrored along w, or unchanged."""
+        # rng.random() is in [0, 1), so probability 0 never flips and 1 always does.
         if rng.random() >= self.probability:
             return element
         return {**element, "video": np.ascontiguousarray(element["video"][:, :, ::-1])}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows of clips that are longer than what a model sees: drawn for training, fixed to measure."""
+"""Windows cut from clips that are longer than the model's input.
+
+Training draws a random window from each clip; evaluation uses all windows in a fixed order.
+"""
 
 import dataclasses
 from typing import Any
@@ -7,23 +10,22 @@ from typing import Any
 import grain
 import numpy as np
 
-Example = dict[str, Any]
+from mmdisco_jax.checks import require_at_least
+from mmdisco_jax.inputs.transforms import Example
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowSize:
-    """Length of a window in frames and in samples; ValueError unless both are >= 1."""
+    """Length of a window in frames and in samples; raises ValueError unless both are >= 1."""
 
     num_frames: int
     num_samples: int
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "num_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be >= 1.")
+        require_at_least(1, num_frames=self.num_frames, num_samples=self.num_samples)
 
-    def starts(self, example: Example) -> int:
-        """In how many frames a window may begin; ValueError if the clip is shorter than one."""
+    def num_starts(self, example: Example) -> int:
+        """Number of frames at which a window may begin; ValueError if the clip is too short."""
         frames, samples = len(example["video"]), len(example["audio"])
         if frames < self.num_frames or samples < self.num_samples:
             raise ValueError(
@@ -34,7 +36,7 @@ class WindowSize:
         return frames - self.num_frames + 1
 
     def cut(self, example: Example, start: int) -> Example:
-        """The window that begins with frame `start`, its sound to the nearest sample."""
+        """Cuts the window that begins with frame `start`; sound begins at the nearest sample."""
         frames, samples = len(example["video"]), len(example["audio"])
         first = min(round(start * samples / frames), samples - self.num_samples)
         return {
@@ -46,29 +48,29 @@ class WindowSize:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomWindow(grain.transforms.RandomMap):
-    """One window of a clip, its first frame uniform over all that leave it whole.
+    """Random choice of one window of a clip; its first frame is uniform over all possible ones.
 
-    As the coin of a flip, the draw is a function of (seed, position in the stream) alone.
+    The draw depends only on (seed, position in the stream).
     """
 
     size: WindowSize
 
     def random_map(self, element: Example, rng: np.random.Generator) -> Any:
-        return self.size.cut(element, int(rng.integers(self.size.starts(element))))
+        """Returns the example with `video` and `audio` cut to the window."""
+        return self.size.cut(element, int(rng.integers(self.size.num_starts(element))))
 
 
 class FixedWindows:
-    """A source of the windows of another's clips: one after the other, the same in every run.
+    """Source of all windows of another source's clips, in a fixed order and without overlap.
 
-    Each clip gives as many as it holds without overlap; what is left at its end is not used. All
-    clips of a source have one length.
+    The rest at a clip's end is not used. All clips must have the same length.
     """
 
     def __init__(self, source: Any, size: WindowSize):
         self._source, self._size = source, size
         self._each = 0
         if len(source):
-            self._each = (size.starts(source[0]) - 1) // size.num_frames + 1
+            self._each = (size.num_starts(source[0]) - 1) // size.num_frames + 1
         self.metadata = getattr(source, "metadata", {})
 
     def __len__(self) -> int:

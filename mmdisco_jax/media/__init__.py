@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Media files to clips: inspection, policies for problem files, decoding and cutting."""
+"""Cutting of media files into clips: inspection, policies, decoding and dataset building."""

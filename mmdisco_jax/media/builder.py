@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every dataset of media files shares: options, record, and shards from pieces.
+"""Base classes of TFDS dataset builders that cut clips from media files.
 
-A dataset is a subclass of `MediaOptions` that lists its entries, and a subclass of `MediaBuilder`
-that names those options: see data/folder.
+A dataset subclasses `MediaOptions` to list its input files and `MediaBuilder` to name those
+options; data/folder is an example.
 """
 
 import dataclasses
@@ -25,19 +25,24 @@ from mmdisco_jax.media.entries import Entry
 from mmdisco_jax.media.pieces import Piece, read_piece
 from mmdisco_jax.media.policies import Policies
 
-# Of clips before compression: TFDS keeps one shard in memory.
+# Size of the clips of one shard before compression; TFDS keeps one shard in memory.
 _SHARD_BYTES = 128 << 20
 
-Cut = Sequence[tuple[Entry, Piece]]
+CutEntries = Sequence[tuple[Entry, Piece]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MediaOptions:
-    """What to read, how to cut it, and what to do with files that have a problem.
+    """Options of a media dataset: its folder, the clips to cut, and the policies for bad files.
 
-    `folder` holds the files. `clip_seconds`, `fps` (Hz), `height`, `width` (pixels),
-    `sample_rate_hz`, `spatial` and `channels` are those of `ClipSpec`; the `on_...` are those of
-    `Policies`. `seed` chooses the splits. Raises ValueError for what these refuse.
+    Attributes:
+      folder: the folder that holds the files.
+      clip_seconds, fps, height, width, sample_rate_hz, spatial, channels: as in `ClipSpec`.
+      on_missing_file, ..., on_odd_rate: as in `Policies`.
+      seed: decides which files go to which split.
+
+    Raises:
+      ValueError: `ClipSpec` or `Policies` refuses a value.
     """
 
     folder: str
@@ -63,38 +68,39 @@ class MediaOptions:
         self.policies()
 
     def entries(self) -> list[Entry]:
-        """What to cut, in order; FileNotFoundError if there is nothing."""
+        """Lists the inputs to cut, in order; raises FileNotFoundError if there are none."""
         raise NotImplementedError(f"{type(self).__name__} lists no entries.")
 
     def shares(self) -> dict[str, float]:
-        """The share of each split, for entries that do not name theirs; as `assign_splits`."""
+        """Shares of the splits, for entries without a split of their own; see `assign_splits`."""
         return {"train": 1.0}
 
     def spec(self) -> ClipSpec:
-        """The clips to cut."""
-        return ClipSpec(**_chosen(self, ClipSpec))
+        """Returns the specification of the clips to cut."""
+        return ClipSpec(**_fields_of(self, ClipSpec))
 
     def policies(self) -> Policies:
-        """What to do with files that have a problem."""
-        return Policies(**_chosen(self, Policies))
+        """Returns the policies for files that have a problem."""
+        return Policies(**_fields_of(self, Policies))
 
 
-def _chosen(options: Any, wanted: type) -> dict[str, Any]:
+def _fields_of(options: Any, wanted: type) -> dict[str, Any]:
+    """Those options that are fields of the dataclass `wanted`."""
     return {field.name: getattr(options, field.name) for field in dataclasses.fields(wanted)}
 
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """TFDS's view of `MediaOptions`; its name is the folder the records lie in."""
+    """TFDS config that carries `MediaOptions`; its name names the folder of the records."""
 
     options: MediaOptions
 
 
 class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Builder of clips cut from media files; `prepare` gives it the pieces.
+    """TFDS builder of clips cut from media files; `prepare` hands it the pieces to write.
 
-    A record has video uint8 [f h w 3], audio int16 [samples] or [samples 2], file, caption and
-    start_seconds (float64 [1], on the file's clock).
+    A record holds `video` uint8 [f h w 3], `audio` int16 [samples] or [samples 2], `file`,
+    `caption`, and `start_seconds` float64 [1] on the file's own clock.
     """
 
     OPTIONS: ClassVar[type[MediaOptions]]
@@ -107,7 +113,7 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     @classmethod
     def config(cls, **options: Any) -> Config:
-        """The config for `OPTIONS(**options)`; its name changes when a file or an option does."""
+        """Config for `OPTIONS(**options)`, whose name changes when a file or an option changes."""
         chosen = cls.OPTIONS(**options)
         root = Path(chosen.folder).expanduser().resolve()
         named = {**dataclasses.asdict(chosen), "folder": root.name}
@@ -118,14 +124,19 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     @property
     def options(self) -> MediaOptions:
-        """The options that this builder was made with."""
+        """Options that this builder was made with."""
         if not isinstance(self.builder_config, Config):
             raise ValueError(f"{self.name} has no default config; pass config=config(...).")
         return self.builder_config.options
 
-    def give(self, cut: Cut, reports: dict[str, Any]) -> None:
-        """The pieces that become records, and texts that are written beside them as JSON."""
-        self._cut, self._reports = cut, reports
+    def set_pieces(self, cut_entries: CutEntries, reports: dict[str, Any]) -> None:
+        """Sets the pieces that become records, and the reports to write beside them as JSON.
+
+        Args:
+          cut_entries: (entry, its piece) for each input.
+          reports: file name -> content.
+        """
+        self._cut_entries, self._reports = cut_entries, reports
 
     def _info(self) -> tfds.core.DatasetInfo:
         options, tensor = self.options, tfds.features.Tensor
@@ -135,7 +146,7 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "audio": tensor(shape=spec.audio_shape, dtype=np.int16, encoding="bytes"),
             "file": tfds.features.Text(),
             "caption": tfds.features.Text(),
-            # As bytes: TFDS's plain floats have 32 bits, a tenth of a millisecond after an hour.
+            # As bytes, because TFDS's plain floats have 32 bits: 0.1 ms of error after an hour.
             "start_seconds": tensor(shape=(1,), dtype=np.float64, encoding="bytes"),
         }
         return tfds.core.DatasetInfo(
@@ -155,19 +166,20 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             (self.data_path / name).write_text(text)
         spec = self.options.spec()
         per_shard = max(1, _SHARD_BYTES // spec.num_bytes)
-        splits = sorted({entry.split for entry, _ in self._cut}, reverse=True)
+        splits = sorted({entry.split for entry, _ in self._cut_entries}, reverse=True)
         return {split: self._shards(split, per_shard, spec) for split in splits}
 
     def _shards(self, split: str, per_shard: int, spec: ClipSpec) -> list[Callable]:
-        """One generator of (key, example) a shard; shards of one split differ by one clip."""
-        mine = [(entry, piece) for entry, piece in self._cut if entry.split == split]
-        total = sum(piece.num_clips for _, piece in mine)
+        """One generator of (key, example) a shard; shard sizes differ by at most one clip."""
+        of_split = [(entry, piece) for entry, piece in self._cut_entries if entry.split == split]
+        total = sum(piece.num_clips for _, piece in of_split)
         number = -(-total // per_shard)
         bounds = [total * i // number for i in range(number + 1)]
 
-        def shard(first: int, last: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        def clips_of_shard(first: int, last: int) -> Iterator[tuple[int, dict[str, Any]]]:
+            """Clips first..last-1 of the split, counted over all of its pieces."""
             start = 0
-            for entry, piece in mine:
+            for entry, piece in of_split:
                 end = start + piece.num_clips
                 if first < end and start < last:
                     low, high = max(first - start, 0), min(last, end) - start
@@ -176,11 +188,14 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 start = end
 
         pairs = itertools.pairwise(bounds)
-        return [lambda first=a, last=b: shard(first, last) for a, b in pairs]
+        return [lambda first=a, last=b: clips_of_shard(first, last) for a, b in pairs]
 
 
 def entry_state(entry: Entry) -> list[Any]:
-    """What decides an entry's clips: its files by name, size and time, and its fields."""
+    """Everything that decides an entry's clips: its fields, and its files' sizes and times.
+
+    Used as part of a hash that names a dataset or its intermediate files.
+    """
     state: list[Any] = [entry.name, entry.start_seconds, entry.max_clips, entry.caption]
     state += [entry.split, entry.group]
     for path in (entry.path, entry.sound_path):
@@ -190,8 +205,11 @@ def entry_state(entry: Entry) -> list[Any]:
 
 
 def cut_key(options: MediaOptions, entries: Sequence[Entry]) -> str:
-    """A short hash of what decides the pieces; policies that only leave files out are no part."""
-    cut = [dataclasses.asdict(options.spec()), options.policies().stand_ins()]
+    """Short hash of everything that decides the pieces.
+
+    Policies that only leave files out are not part of it, so changing them reuses the pieces.
+    """
+    cut = [dataclasses.asdict(options.spec()), options.policies().substitutes()]
     return _digest([cut, [entry_state(entry) for entry in entries]])
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Media files as conditions: the first clip of a file, or of each file of a folder."""
+"""Loading of media files as sampling conditions: the first clip of each file."""
 
 import dataclasses
 import tempfile
@@ -14,15 +14,16 @@ from mmdisco_jax.media.policies import Policies, PolicyError, require_allowed
 from mmdisco_jax.media.preflight import after_cutting, cut_all, inspect_all
 
 MODALITIES = ("audio", "video")
-_OF_ONE_MODALITY = ("missing_audio", "missing_video", "short", "silent", "odd_rate")
+# Problems that matter only if they concern the modality that is given.
+_MODALITY_PROBLEMS = ("missing_audio", "missing_video", "short", "silent", "odd_rate")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConditionClip:
-    """One condition: the file's name and content hash, and its first clip.
+    """One condition: a file's name, the SHA-256 of its content, and its first clip.
 
-    Of the window only the given modality counts; what the file lacks of the other is black or
-    silent.
+    Only the given modality of `window` matters; the other one is black or silent where the file
+    lacks it.
     """
 
     name: str
@@ -38,20 +39,21 @@ def read_conditions(
     on_short: str = "error",
     on_odd_rate: str = "error",
 ) -> list[ConditionClip]:
-    """The first clip of the file `path`, or of each media file under the folder `path`, by name.
+    """Reads the first clip of a file, or of every media file under a folder, sorted by name.
 
     Args:
-      given: "audio" or "video": the modality that every file must have. It may lack the other.
-      spec: the clips that the model knows. Higher rates and other sizes are converted to it.
-      on_short: a file shorter than one clip: "error"; "hold" its last picture, with silence; or
-        "skip".
-      on_odd_rate: fewer frames or samples a second than the model knows: "error", "keep" (frames
-        are repeated, sound is interpolated) or "skip".
+      path: a file or a folder.
+      given: "audio" or "video", the modality to condition on. Files may lack the other one.
+      spec: the clips that the model expects. Higher rates and other sizes are converted to it.
+      on_short: for a file shorter than one clip: "error", "hold" (hold its last picture and end in
+        silence) or "skip".
+      on_odd_rate: for a file with fewer frames or samples a second than `spec`: "error", "keep"
+        (repeat frames, interpolate sound) or "skip".
 
     Raises:
-      FileNotFoundError: nothing is there.
-      ValueError: an unknown choice, or no file is left.
-      PolicyError (a ValueError): a file cannot serve as condition; names it, why, and the remedy.
+      FileNotFoundError: there is no such file or folder, or the folder has no media files.
+      ValueError: an unknown choice, or every file was skipped.
+      PolicyError (a ValueError): a file cannot serve as a condition; names file, reason and remedy.
     """
     if given not in MODALITIES:
         raise ValueError(f"given is {given!r}: choose one of {', '.join(MODALITIES)}.")
@@ -64,13 +66,13 @@ def read_conditions(
     entries = _entries(Path(path).expanduser(), given)
     with tempfile.TemporaryDirectory(prefix="conditions") as work:
         found = inspect_all(entries, spec, Path(work), num_workers=1)
-        found = [_for_given(inspection, given, spec) for inspection in found]
-        entries, found = _allowed(entries, found, policies)
+        found = [_problem_of_given(inspection, given, spec) for inspection in found]
+        entries, found = _keep_allowed(entries, found, policies)
         pieces = cut_all(entries, spec, policies, Path(work), num_workers=1)
-        # Cutting shows what inspecting could not: what of the given modality alone is too short.
+        # Only cutting shows whether the given modality by itself is long enough.
         found = [after_cutting(*pair) for pair in zip(found, pieces, strict=True)]
         whole = {e.name: p for e, p in zip(entries, pieces, strict=True)}
-        entries, found = _allowed(entries, found, policies)
+        entries, found = _keep_allowed(entries, found, policies)
         return [
             ConditionClip(
                 name=entry.name,
@@ -82,7 +84,7 @@ def read_conditions(
 
 
 def _entries(path: Path, given: str) -> list[Entry]:
-    """The file itself, or the media files under the folder in the order of their names."""
+    """The file itself, or the media files under the folder, sorted by name."""
     if path.is_file():
         return [Entry(name=path.name, path=path, max_clips=1)]
     if not path.is_dir():
@@ -99,9 +101,12 @@ def _entries(path: Path, given: str) -> list[Entry]:
     return [Entry(name=p.relative_to(path).as_posix(), path=p, max_clips=1) for p in files]
 
 
-def _for_given(inspection: Inspection, given: str, spec: ClipSpec) -> Inspection:
-    """With the problems of the given modality alone; of its length, cutting will tell."""
-    if inspection.problem not in _OF_ONE_MODALITY or inspection.problem == f"missing_{given}":
+def _problem_of_given(inspection: Inspection, given: str, spec: ClipSpec) -> Inspection:
+    """The inspection with only those problems that concern the given modality.
+
+    Whether it is long enough is left to cutting.
+    """
+    if inspection.problem not in _MODALITY_PROBLEMS or inspection.problem == f"missing_{given}":
         return inspection
     rate, wanted, what = {
         "audio": (inspection.sample_rate_hz, spec.sample_rate_hz, "samples"),
@@ -113,10 +118,10 @@ def _for_given(inspection: Inspection, given: str, spec: ClipSpec) -> Inspection
     return dataclasses.replace(inspection, problem="odd_rate", reason=reason)
 
 
-def _allowed(
+def _keep_allowed(
     entries: Sequence[Entry], inspections: Sequence[Inspection], policies: Policies
 ) -> tuple[list[Entry], list[Inspection]]:
-    """The entries that are not left out; PolicyError, or ValueError if none is left."""
+    """Drops the entries that are skipped; PolicyError for errors, ValueError if none is left."""
     try:
         require_allowed(entries, inspections, policies)
     except PolicyError as error:

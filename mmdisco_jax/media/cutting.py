@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Media files to clips: pictures and sound cut on one clock, the file's own.
+"""Cutting of media files into clips of equal length, pictures and sound on the file's own clock.
 
-Each stream is read from its own handle of the file, so a file that stores all pictures before all
-sound needs no more memory than an interleaved one.
+Each stream is read through its own handle of the file, so a file that stores all pictures before
+all sound needs no more memory than an interleaved one.
 """
 
 import contextlib
@@ -16,39 +16,47 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
 
-from mmdisco_jax.media.container import open_media
+from mmdisco_jax.checks import require_positive
+from mmdisco_jax.media.container import begin_seconds, open_media, picture_stream
 from mmdisco_jax.media.picture import SPATIAL_POLICIES, fit
 from mmdisco_jax.media.streams import CHANNEL_POLICIES, Pictures, Sound, StreamError
 
-# Containers whose index finds a key frame before any time, by exact times. In others a seek may
-# land after it, or guess the times from there on.
+# In these containers an index finds a key frame before any time, and times stay exact. In others a
+# seek may land too late, or the times after it are guesses.
 _SEEKABLE = ("mov", "mp4", "matroska", "webm")
-_SEEK_MARGIN_SECONDS = 4.0  # codecs with overlapping blocks of sound are exact only after a few
+_SEEK_MARGIN_SECONDS = 4.0  # sound codecs whose blocks overlap are exact only after a few blocks
 _SHORTEST_SEEK_SECONDS = 30.0
 
 
 class MediaError(ValueError):
-    """A media file cannot be cut into clips; names the file, the reason and the remedy."""
+    """Raised when a media file cannot be cut; names the file, the reason and the remedy."""
 
 
 class MissingAudioError(MediaError):
-    """The file has pictures but no sound."""
+    """Raised when a file has pictures but no sound."""
 
 
 class MissingVideoError(MediaError):
-    """The file has no moving pictures."""
+    """Raised when a file has no moving pictures."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """What a clip is: length in seconds, frame rate in Hz, size in pixels, sample rate in Hz.
+    """Specification of a clip: length, rates, picture size and channels.
 
-    `spatial`: "pad" fits the whole picture in, with black borders; "centre_crop" fills the frame
-    and cuts what is outside; both keep the aspect; "resize" stretches the picture to the frame.
-    `channels`: "mono" (the mean of all), "left" (the first) or "stereo". Raises ValueError unless
-    every number is positive and the clip is a whole number of frames and of samples.
+    Attributes:
+      clip_seconds: length; a whole number of frames and of samples.
+      fps: frames a second.
+      height, width: pixels.
+      sample_rate_hz: samples of sound a second.
+      spatial: "pad" fits the whole picture in and adds black borders; "centre_crop" fills the frame
+        and cuts what is outside; both keep the aspect ratio. "resize" stretches the picture.
+      channels: "mono" (the mean of all channels), "left" (the first one) or "stereo".
+
+    Raises:
+      ValueError: a number is not positive, the clip is not a whole number of frames and samples,
+        or a choice is unknown.
     """
 
     clip_seconds: float
@@ -60,11 +68,16 @@ class ClipSpec:
     channels: str = "mono"
 
     def __post_init__(self) -> None:
-        for name in ("clip_seconds", "fps", "height", "width", "sample_rate_hz"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be > 0.")
-        for name, unit in (("fps", "frames"), ("sample_rate_hz", "samples")):
-            count = self.clip_seconds * getattr(self, name)
+        require_positive(
+            clip_seconds=self.clip_seconds,
+            fps=self.fps,
+            height=self.height,
+            width=self.width,
+            sample_rate_hz=self.sample_rate_hz,
+        )
+        rates = {"fps": (self.fps, "frames"), "sample_rate_hz": (self.sample_rate_hz, "samples")}
+        for name, (rate, unit) in rates.items():
+            count = self.clip_seconds * rate
             if round(count) < 1 or abs(count - round(count)) > 1e-6 * count:
                 raise ValueError(
                     f"clip_seconds * {name} is {count}, but must be a whole number of {unit}; "
@@ -76,35 +89,40 @@ class ClipSpec:
 
     @property
     def num_frames(self) -> int:
+        """Frames of a clip."""
         return round(self.clip_seconds * self.fps)
 
     @property
     def num_samples(self) -> int:
+        """Samples of a clip, for each channel."""
         return round(self.clip_seconds * self.sample_rate_hz)
 
     @property
     def video_shape(self) -> tuple[int, ...]:
+        """Shape of the pictures, (f, h, w, 3)."""
         return (self.num_frames, self.height, self.width, 3)
 
     @property
     def audio_shape(self) -> tuple[int, ...]:
+        """Shape of the sound, (samples,) or (samples, 2)."""
         return (self.num_samples, 2) if self.channels == "stereo" else (self.num_samples,)
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of a clip before compression."""
         return math.prod(self.video_shape) + 2 * math.prod(self.audio_shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """Which part of a file becomes clips, and what stands for what it lacks.
+    """Part of a file to cut, and substitutes for the streams that the file lacks.
 
     Attributes:
-      start_seconds: where the part begins, counted from the file's beginning as players count.
-      max_clips: at most so many clips, one after the other; None for all there are.
-      silence: a file without sound has silence.
-      black: a file without pictures has black ones.
-      hold: a file shorter than one clip holds its last picture, and ends in silence.
+      start_seconds: beginning of the part, counted from the file's beginning as players count.
+      max_clips: upper limit on the number of consecutive clips; None for no limit.
+      silence: use silence for a file without sound.
+      black: use black pictures for a file without pictures.
+      hold: make one clip of a shorter file by holding its last picture and adding silence.
     """
 
     start_seconds: float = 0.0
@@ -122,9 +140,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Window:
-    """One clip: video uint8 [f h w 3], audio int16 [samples] or [samples 2], and its start.
+    """One clip and its start.
 
-    `start_seconds` is on the file's own clock, on which a file may begin at any time.
+    Attributes:
+      start_seconds: on the file's own clock, on which a file may begin at any time.
+      video: uint8 [f h w 3].
+      audio: int16 [samples] or [samples 2].
     """
 
     start_seconds: float
@@ -138,32 +159,32 @@ def iter_windows(
     part: Part | None = None,
     *,
     sound_path: str | os.PathLike[str] | None = None,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     threads: int = 0,
 ) -> Iterator[Window]:
-    """All whole windows of a file (or of its `part`), one after the other without overlap.
+    """Yields the whole windows of a file, or of a part of it, in order and without overlap.
 
-    The first starts at the first frame for which there is sound (a lack of up to half a frame
-    interval counts as sound: it is filled with silence, here as at the end). Frame i of a window
-    is the one shown at start + i / fps, to the nearest source frame; sample j is the sound at
-    start + j / sample_rate_hz, to the nearest sample.
+    The first window starts at the first frame that has sound. Up to half a frame interval of sound
+    may lack at either end; it is filled with silence. Frame i of a window is the source frame
+    nearest to start + i / fps, and sample j is the sound at start + j / sample_rate_hz, to the
+    nearest sample.
 
     Args:
       path: any file that FFmpeg reads.
-      spec: the clips.
-      part: by default the whole file, lacking nothing.
-      sound_path: another file with the sound; the two begin together.
-      alive: called whenever the decoder gives something back.
-      threads: of the video decoder; 0 for as many as there are cores.
+      spec: the clips to cut.
+      part: by default the whole file, without substitutes.
+      sound_path: another file that holds the sound; both begin together.
+      heartbeat: called whenever the decoder returns something.
+      threads: number of threads of the video decoder; 0 for one a core.
 
     Raises:
-      MissingAudioError: no sound stream.
-      MissingVideoError: no moving pictures.
-      MediaError: not a readable media file, or its times make no sense. Damage deep in a file
-        raises once the windows before it have been yielded.
+      MissingAudioError: the file has no sound stream.
+      MissingVideoError: the file has no moving pictures.
+      MediaError: the file is not readable media, or its times make no sense. Damage deep inside a
+        file raises after the windows before it have been yielded.
     """
     part = part or Part()
-    with _streams(path, sound_path, spec, part, alive, threads) as (pictures, sound, begin):
+    with _streams(path, sound_path, spec, part, heartbeat, threads) as (pictures, sound, begin):
         start = _first_start(pictures, sound, spec, part, begin)
         index = 0
         while start is not None and (part.max_clips is None or index < part.max_clips):
@@ -174,61 +195,29 @@ def iter_windows(
             index += 1
         if start is None or index or not part.hold:
             return
-    # Shorter than one clip: read it once more, and hold what it ends with.
-    with _streams(path, sound_path, spec, part, alive, threads) as (pictures, sound, begin):
+    # The file is shorter than one clip: read it again and hold its last picture.
+    with _streams(path, sound_path, spec, part, heartbeat, threads) as (pictures, sound, begin):
         _first_start(pictures, sound, spec, part, begin)
         window = _cut(pictures, sound, start, spec, hold=True)
         if window is not None:
             yield window
 
 
-def decode_window(path: str | os.PathLike[str], start_seconds: float, spec: ClipSpec) -> Window:
-    """The window that starts at `start_seconds` on the file's clock.
-
-    Decodes from the beginning of the file; to read many windows use `iter_windows`. Raises as it
-    does, and MediaError for a window that the file does not hold.
-    """
-    with _streams(path, None, spec, Part(), lambda: None, 0) as (pictures, sound, _):
-        slack = 0.5 / spec.fps
-        window = None
-        if start_seconds >= max(pictures.first_seconds, sound.first_seconds) - slack:
-            window = _cut(pictures, sound, start_seconds, spec, hold=False)
-        if window is None:
-            raise MediaError(
-                f"{path}: no whole window of {spec.clip_seconds} s starts at {start_seconds} s; "
-                "choose an earlier start or a shorter clip."
-            )
-        return window
-
-
-def picture_stream(container: InputContainer) -> av.VideoStream | None:
-    """The first stream of moving pictures: not the cover of an album."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
-
-
-def begin_seconds(container: InputContainer) -> float:
-    """The time on the file's clock that players call 0."""
-    return (container.start_time or 0) / av.time_base
-
-
 def _first_start(
     pictures: Any, sound: Any, spec: ClipSpec, part: Part, begin: float
 ) -> float | None:
-    """The time of the first frame of the part for which there is sound; None without one."""
+    """The time of the first frame of the part that has sound, or None."""
     earliest = sound.first_seconds - 0.5 / spec.fps
     if part.start_seconds:
         # Containers round times to a millisecond.
         earliest = max(earliest, begin + part.start_seconds - 2e-3)
     if earliest == np.inf:
-        return None  # the sound ends before the place sought
+        return None  # the sound ends before the part begins
     return pictures.first_at_or_after(earliest)
 
 
 def _cut(pictures: Any, sound: Any, start: float, spec: ClipSpec, *, hold: bool) -> Window | None:
-    """The window at `start`, or None where the file ends before it does."""
+    """The window that starts at `start`, or None if the file ends before the window does."""
     video = np.zeros(spec.video_shape, np.uint8)
     for i in range(spec.num_frames):
         frame = pictures.shown_at(start + i / spec.fps, hold=hold)
@@ -256,12 +245,12 @@ def _streams(
     sound_path: str | os.PathLike[str] | None,
     spec: ClipSpec,
     part: Part,
-    alive: Callable[[], None],
+    heartbeat: Callable[[], None],
     threads: int,
 ) -> Iterator[tuple[Any, Any, float]]:
-    """Readers of pictures and sound, and the file's beginning on its clock.
+    """Opens the readers of pictures and sound; yields them and the file's beginning in seconds.
 
-    Every failure of the decoder becomes a MediaError.
+    Converts every failure of the decoder into a MediaError.
     """
     path = os.fspath(path)
     try:
@@ -277,10 +266,10 @@ def _streams(
                 )
             begin = begin_seconds(first)
             _seek(first, begin, part)
-            sought = not sound_path and _seek(second, begin, part)
+            after_seek = not sound_path and _seek(second, begin, part)
             shift = begin - begin_seconds(second) if sound_path else 0.0
-            sound = _sound(second, spec, shift, sought, alive)
-            pictures = _pictures(first, stream, sound, spec, alive, threads)
+            sound = _sound(second, spec, shift, after_seek, heartbeat)
+            pictures = _pictures(first, stream, sound, spec, heartbeat, threads)
             yield pictures, sound, begin
     except StreamError as error:
         raise MediaError(f"{path}: {error}; re-encode it or leave it out.") from error
@@ -292,7 +281,10 @@ def _streams(
 
 
 def _seek(container: InputContainer, begin: float, part: Part) -> bool:
-    """Goes to a key frame well before the part, where that pays and is exact; whether it did."""
+    """Seeks to a key frame well before the part if that is exact and saves time.
+
+    Returns whether it did.
+    """
     names = container.format.name.split(",")
     if part.start_seconds < _SHORTEST_SEEK_SECONDS or not set(names) & set(_SEEKABLE):
         return False
@@ -301,15 +293,17 @@ def _seek(container: InputContainer, begin: float, part: Part) -> bool:
     return True
 
 
-def _pictures(first: Any, stream: Any, sound: Any, spec: ClipSpec, alive: Any, threads: int) -> Any:
+def _pictures(
+    first: Any, stream: Any, sound: Any, spec: ClipSpec, heartbeat: Any, threads: int
+) -> Any:
     if stream is None:
         return _Black(sound.first_seconds)
     stream.thread_type = "AUTO"
     stream.thread_count = threads
-    return Pictures(first, stream, fps=spec.fps, alive=alive)
+    return Pictures(first, stream, fps=spec.fps, heartbeat=heartbeat)
 
 
-def _sound(second: Any, spec: ClipSpec, shift: float, sought: bool, alive: Any) -> Any:
+def _sound(second: Any, spec: ClipSpec, shift: float, after_seek: bool, heartbeat: Any) -> Any:
     if not second.streams.audio:
         return _Silence(spec)
     return Sound(
@@ -318,13 +312,13 @@ def _sound(second: Any, spec: ClipSpec, shift: float, sought: bool, alive: Any) 
         sample_rate_hz=spec.sample_rate_hz,
         channels=spec.channels,
         shift_seconds=shift,
-        sought=sought,
-        alive=alive,
+        after_seek=after_seek,
+        heartbeat=heartbeat,
     )
 
 
 class _Black:
-    """Pictures of a file that has only sound: they last as long as it does."""
+    """Black pictures for a file that has only sound; they last as long as the sound."""
 
     pixel_aspect = 1.0
 
@@ -340,7 +334,7 @@ class _Black:
 
 
 class _Silence:
-    """Sound of a file that has only pictures."""
+    """Silence for a file that has only pictures."""
 
     first_seconds = -np.inf
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a dataset is cut from: files of a folder, of a list or of a CSV table, and their splits."""
+"""Listing of a dataset's input files, from a folder, a list or a CSV table, and their splits."""
 
 import csv
 import dataclasses
@@ -18,7 +18,7 @@ MEDIA_SUFFIXES = (
     ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
     ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
 )  # fmt: skip
-# Sound beside a picture file of the same name that has none of its own, as a GIF.
+# A GIF has no sound; a sound file of the same name beside it is used.
 SOUND_SUFFIXES = (".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus")
 SILENT_SUFFIXES = (".gif",)
 SPLITS = ("train", "eval", "test")
@@ -27,16 +27,16 @@ CSV_COLUMNS = ("file", "caption", "start_seconds", "split")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One input: a file, or a part of one.
+    """One input: a media file, or a part of one.
 
     Attributes:
-      name: of the file, relative to the folder, with forward slashes.
-      path: of the file.
-      sound_path: another file that has the sound, or None.
-      start_seconds: where the part begins, counted from the file's beginning.
-      max_clips: at most so many clips; None for all.
+      name: path relative to the dataset's folder, with forward slashes.
+      path: path to open.
+      sound_path: another file that holds the sound, or None.
+      start_seconds: beginning of the part, counted from the file's beginning.
+      max_clips: upper limit on the number of clips; None for no limit.
       caption: a text, or "".
-      split: given by the dataset, or "" for one that `assign_splits` chooses.
+      split: the dataset's own split, or "" to let `assign_splits` choose.
       group: entries of one group share a split; by default the file's name.
     """
 
@@ -49,17 +49,20 @@ class Entry:
     split: str = ""
     group: str = ""
 
-    def part(self, **stand_ins: bool) -> Part:
-        """The part of the file that becomes clips; `stand_ins` as in `Part`."""
-        return Part(start_seconds=self.start_seconds, max_clips=self.max_clips, **stand_ins)
+    def part(self, **substitutes: bool) -> Part:
+        """The part of the file to cut, with substitutes as in `Part` (silence, black, hold)."""
+        return Part(start_seconds=self.start_seconds, max_clips=self.max_clips, **substitutes)
 
 
 def scan(folder: str | Path) -> list[Entry]:
-    """The media files under `folder`, searched recursively, in the order of their relative names.
+    """Lists the media files under `folder`, recursively, sorted by relative name.
 
-    Whatever has the name of a media file and is no folder counts, so that what cannot be read is
-    reported; links to folders are not followed. Raises FileNotFoundError for a missing folder or
-    one without media files, OSError for a folder in it that cannot be read.
+    Everything with the suffix of a media file counts unless it is a folder, so that unreadable
+    files are reported later instead of being overlooked. Links to folders are not followed.
+
+    Raises:
+      FileNotFoundError: no such folder, or no media files under it.
+      OSError: a folder under it cannot be read.
     """
     root = _existing(folder)
     files = [
@@ -80,13 +83,16 @@ def scan(folder: str | Path) -> list[Entry]:
 
 
 def read_list(path: str | Path, folder: str | Path) -> list[Entry]:
-    """The files that a text file names, one a line, in that order.
+    """Reads a text file that names one media file a line; keeps the order.
 
-    Names are absolute or relative to `folder`. Empty lines and lines that begin with # are left
-    out. A named file that is missing is an input like any other: the inspection reports it. Raises
-    FileNotFoundError for a missing list, ValueError for one that names no file or a file twice.
+    Names are absolute or relative to `folder`. Empty lines and lines that begin with # are ignored.
+    A named file that is missing becomes an entry too, because the inspection reports it.
+
+    Raises:
+      FileNotFoundError: no such list or folder.
+      ValueError: the list names no file, or a file twice.
     """
-    root, lines = _existing(folder), _text(path).split("\n")
+    root, lines = _existing(folder), _read_text(path).split("\n")
     names = [line.strip() for line in lines]
     names = [name for name in names if name and not name.startswith("#")]
     if not names:
@@ -97,11 +103,15 @@ def read_list(path: str | Path, folder: str | Path) -> list[Entry]:
 
 
 def read_csv(path: str | Path, folder: str | Path) -> list[Entry]:
-    """The files of a table with a header: file, and any of caption, start_seconds and split.
+    """Reads a CSV table of media files with a header.
 
-    `file` is relative to `folder`. A row with `start_seconds` gives one clip from there on, a row
-    without gives all the clips of its file. Raises FileNotFoundError for a missing table,
-    ValueError that names the row for a value that cannot be.
+    The column `file` is required and relative to `folder`; `caption`, `start_seconds` and `split`
+    are optional. A row with `start_seconds` gives one clip that begins there; a row without it
+    gives all the clips of its file.
+
+    Raises:
+      FileNotFoundError: no such table or folder.
+      ValueError: a bad header or value, or two equal rows; names the line.
     """
     root = _existing(folder)
     (_, header), *rows = _table(path) or [(0, [])]
@@ -120,7 +130,7 @@ def read_csv(path: str | Path, folder: str | Path) -> list[Entry]:
 
 
 def split_by_folder(entries: Iterable[Entry], splits: Sequence[str] = SPLITS) -> list[Entry]:
-    """Entries of files that lie in a folder named like a split get that split."""
+    """Gives each entry that lies in a folder named like a split that split; others stay."""
     done = []
     for entry in entries:
         named = [part for part in entry.name.lower().split("/")[:-1] if part in splits]
@@ -131,11 +141,15 @@ def split_by_folder(entries: Iterable[Entry], splits: Sequence[str] = SPLITS) ->
 def assign_splits(
     entries: Iterable[Entry], fractions: Mapping[str, float], *, seed: int
 ) -> list[Entry]:
-    """Entries with a split: their own, or one by a hash of (seed, group) alone.
+    """Gives each entry without a split one by a hash of (seed, group).
 
-    `fractions` maps each split but the last to its share of the groups, the last one gets the
-    rest. As a group's split depends on nothing else, no file, good or bad, moves another one.
-    Raises ValueError for shares below 0 or above 1 together.
+    A group's split depends on nothing else, so adding or losing files moves no other file.
+
+    Args:
+      fractions: split -> share of the groups. The last split gets the rest.
+
+    Raises:
+      ValueError: a share is negative, or the shares add up to more than 1.
     """
     names, shares = list(fractions), list(fractions.values())
     if min(shares) < 0 or sum(shares) > 1 + 1e-9:
@@ -151,11 +165,15 @@ def assign_splits(
 def fill_empty_splits(
     entries: Sequence[Entry], clips: Sequence[int], fractions: Mapping[str, float]
 ) -> list[Entry]:
-    """Entries where every split with a share has a group, as long as there are enough groups.
+    """Moves groups into splits that chance left empty, as far as there are enough groups.
 
-    A small folder may leave a split empty by chance: it gets the group with the fewest `clips`
-    (one number an entry), from a split that has several groups. To be called with usable files
-    alone, so that no bad one has a say.
+    In a small folder the hash may leave a split empty. Such a split gets the group with the fewest
+    clips, taken from a split that has several groups. Pass usable entries only, so that a bad file
+    cannot influence the choice.
+
+    Args:
+      clips: number of clips of each entry.
+      fractions: split -> share, as for `assign_splits`; splits with share 0 stay empty.
     """
     entries = list(entries)
     size: dict[str, int] = {}
@@ -190,27 +208,27 @@ def _split_of(group: str, names: list[str], shares: list[float], seed: int) -> s
 
 
 def _existing(folder: str | Path) -> Path:
-    # Absolute, so that no name can begin like an address ("http:") to the decoder.
+    # Absolute, so that the decoder cannot take a name such as "http:" for an address.
     root = Path(folder).expanduser().absolute()
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; pass the folder that holds the media files.")
     return root
 
 
-def _text(path: str | Path) -> str:
+def _read_text(path: str | Path) -> str:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; pass the list or table of the media files.")
     try:
-        return file.read_text(encoding="utf-8-sig")  # spreadsheets begin their files with a mark
+        return file.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text: {error}; save it as such.") from error
 
 
 def _table(path: str | Path) -> list[tuple[int, list[str]]]:
-    """(line it ends in, cells) of each row that is not empty."""
+    """(number of its last line, cells) of each row that is not empty."""
     rows = []
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
         for cells in reader:
             rows.append((reader.line_num, cells))
@@ -224,7 +242,7 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def _shown(name: str) -> str:
-    """The name as text that can be written: bytes that are not UTF-8 become \\xNN."""
+    """The name as valid text: bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

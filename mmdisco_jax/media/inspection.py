@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in a media file, and what is wrong with it, before anything is cut from it.
+"""Inspection of media files before cutting: streams, durations, and the first problem found.
 
-Every packet is read, all the sound is decoded and the first picture. Damage inside of later
-pictures shows only when they are cut.
+Inspection reads every packet and decodes all the sound, but only the first picture. Damage inside
+later pictures shows only when they are cut.
 """
 
 import base64
@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 
-from mmdisco_jax.media.container import open_media
-from mmdisco_jax.media.cutting import ClipSpec, begin_seconds, picture_stream
+from mmdisco_jax.media.container import begin_seconds, open_media, picture_stream
+from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.media.picture import fit
 from mmdisco_jax.media.streams import LONGEST_PICTURE_SECONDS, Pictures, Sound, StreamError
 
-# In the order in which they are told: what hides the others comes first.
+# Name -> text. Only the first one in this order is reported; it may hide the later ones.
 PROBLEMS = {
     "missing_file": "is named, and not there",
     "corrupt": "cannot be decoded",
@@ -34,24 +34,25 @@ PROBLEMS = {
     "silent": "has a sound track without sound",
     "odd_rate": "has fewer frames or samples a second than are wanted",
 }
-SILENCE_PEAK = 1e-4  # of full scale: -80 dB; the dither of 16 bits is 3e-5
+SILENCE_PEAK = 1e-4  # share of full scale, -80 dB; dither of 16 bits reaches 3e-5
 _THUMBNAIL_PIXELS = 96
-# A file whose streams end so much before what its header says has lost its end.
+# A file has lost its end if its streams stop this much earlier than its header says.
 _LOST_SECONDS = 0.5
 _LOST_SHARE = 0.02
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What one input is. Times in seconds, rates in Hz, sizes in pixels; 0 for what it lacks.
+    """Facts about one input: seconds, Hz and pixels; 0 where a stream is missing.
 
     Attributes:
-      problem: a key of `PROBLEMS`, or "" for a file that is fine.
-      reason: the problem in words; with what follows from it for a reader.
-      sha256: of the file's bytes (and of the file with its sound).
-      fps: frames by duration; `variable_rate` tells whether they are evenly spaced.
-      peak: of the sound, of full scale.
-      thumbnail: the first picture, a JPEG in base64, or "".
+      problem: a key of `PROBLEMS`, or "" for a good file.
+      reason: the problem in words, with the measured values.
+      sha256: digest of the file's bytes, followed by those of its separate sound file, if any.
+      fps: number of frames divided by duration.
+      variable_rate: whether frames are unevenly spaced.
+      peak: largest magnitude of the sound, as a share of full scale.
+      thumbnail: the first picture as a JPEG in base64, or "".
     """
 
     problem: str = ""
@@ -73,15 +74,15 @@ class Inspection:
 
 
 def inspect(
-    path: str, sound_path: str | None, spec: ClipSpec, alive: Callable[[], None]
+    path: str, sound_path: str | None, spec: ClipSpec, heartbeat: Callable[[], None]
 ) -> Inspection:
-    """What the file is; whatever is wrong with it is part of the answer, not an exception.
+    """Inspects a media file. Problems of the file are returned, never raised.
 
     Args:
-      path: of the file.
-      sound_path: of another file with its sound, or None.
-      spec: the clips that are wanted.
-      alive: called at least every few seconds.
+      path: the file.
+      sound_path: another file that holds its sound, or None.
+      spec: the clips that will be cut.
+      heartbeat: called at least every few seconds.
     """
     if not os.path.lexists(path):
         return Inspection(problem="missing_file", reason=PROBLEMS["missing_file"])
@@ -90,13 +91,13 @@ def inspect(
         found["num_bytes"] = _num_bytes(path)
         if sound_path is not None:
             _num_bytes(sound_path)
-        found["sha256"] = _digest(path, sound_path, alive)
+        found["sha256"] = _digest(path, sound_path, heartbeat)
         with open_media(path) as container:
-            found |= _pictures(container, spec, alive)
+            found |= _pictures(container, spec, heartbeat)
         with open_media(path) as container:
-            found["thumbnail"] = _thumbnail(container, spec, alive)
+            found["thumbnail"] = _thumbnail(container, spec, heartbeat)
         with open_media(sound_path or path) as container:
-            found |= _sound(container, alive)
+            found |= _sound(container, heartbeat)
     except StreamError as error:
         return _corrupt(found, str(error))
     except (FFmpegError, OSError, MemoryError) as error:
@@ -118,7 +119,7 @@ def _public(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _num_bytes(path: str) -> int:
-    """The file's size; StreamError for what is no file: a pipe or a device may never end."""
+    """The file's size in bytes; StreamError for a pipe or a device, which might never end."""
     state = os.stat(path)
     if not stat.S_ISREG(state.st_mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -126,7 +127,7 @@ def _num_bytes(path: str) -> int:
     return state.st_size
 
 
-def _digest(path: str, sound_path: str | None, alive: Callable[[], None]) -> str:
+def _digest(path: str, sound_path: str | None, heartbeat: Callable[[], None]) -> str:
     digest = hashlib.sha256()
     for name in (path, sound_path):
         if name is None:
@@ -134,12 +135,12 @@ def _digest(path: str, sound_path: str | None, alive: Callable[[], None]) -> str
         with open(name, "rb") as file:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)
-                alive()
+                heartbeat()
     return digest.hexdigest()
 
 
-def _pictures(container: Any, spec: ClipSpec, alive: Callable[[], None]) -> dict[str, Any]:
-    """Facts of the stream of pictures; keys that begin with _ are for `_problem` alone."""
+def _pictures(container: Any, spec: ClipSpec, heartbeat: Callable[[], None]) -> dict[str, Any]:
+    """Facts about the pictures; keys that begin with _ are only for `_problem`."""
     found: dict[str, Any] = {
         "container": container.format.name.split(",")[0],
         "_begin": begin_seconds(container),
@@ -155,7 +156,7 @@ def _pictures(container: Any, spec: ClipSpec, alive: Callable[[], None]) -> dict
     found["_claimed_video"] = (stream.duration or 0) * float(stream.time_base or 0)
     times, length = [], 0.0
     for packet in container.demux(stream):
-        alive()
+        heartbeat()
         if packet.pts is not None and packet.size:
             times.append(float(packet.pts * packet.time_base))
             length = float((packet.duration or 0) * packet.time_base)
@@ -174,12 +175,12 @@ def _pictures(container: Any, spec: ClipSpec, alive: Callable[[], None]) -> dict
     return found
 
 
-def _thumbnail(container: Any, spec: ClipSpec, alive: Callable[[], None]) -> str:
+def _thumbnail(container: Any, spec: ClipSpec, heartbeat: Callable[[], None]) -> str:
     stream = picture_stream(container)
     if stream is None:
         return ""
-    stream.codec_context.thread_count = 1  # as they are cut
-    pictures = Pictures(container, stream, fps=spec.fps, alive=alive)
+    stream.codec_context.thread_count = 1  # one, as for cutting
+    pictures = Pictures(container, stream, fps=spec.fps, heartbeat=heartbeat)
     frame = pictures.shown_at(pictures.first_seconds)
     if frame is None:
         return ""
@@ -194,7 +195,7 @@ def _thumbnail(container: Any, spec: ClipSpec, alive: Callable[[], None]) -> str
     return base64.b64encode(jpeg.tobytes()).decode() if done else ""
 
 
-def _sound(container: Any, alive: Callable[[], None]) -> dict[str, Any]:
+def _sound(container: Any, heartbeat: Callable[[], None]) -> dict[str, Any]:
     if not container.streams.audio:
         return {}
     stream = container.streams.audio[0]
@@ -205,8 +206,8 @@ def _sound(container: Any, alive: Callable[[], None]) -> dict[str, Any]:
         "channels": stream.channels,
         "audio_codec": stream.codec_context.name,
     }
-    low_rate = 8000  # enough to hear whether there is anything
-    sound = Sound(container, stream, sample_rate_hz=low_rate, alive=alive)
+    low_rate = 8000  # enough to find out whether there is any sound
+    sound = Sound(container, stream, sample_rate_hz=low_rate, heartbeat=heartbeat)
     start = first = round(sound.first_seconds * low_rate)
     peak = 0
     while True:
@@ -221,9 +222,9 @@ def _sound(container: Any, alive: Callable[[], None]) -> dict[str, Any]:
 
 
 def _problem(found: dict[str, Any], spec: ClipSpec) -> tuple[str, str]:
-    """The first problem in the order of `PROBLEMS` (but no duplicates), and its reason."""
+    """The first problem in the order of `PROBLEMS`, and its reason; duplicates are found later."""
     video, audio = found.get("_video"), found.get("_audio")
-    if lost := _lost(found, video, audio):
+    if lost := _missing_end(found, video, audio):
         return "corrupt", lost
     if video is None or audio is None:
         name = "missing_video" if video is None else "missing_audio"
@@ -241,8 +242,8 @@ def _problem(found: dict[str, Any], spec: ClipSpec) -> tuple[str, str]:
     return "", ""
 
 
-def _lost(found: dict[str, Any], video: Any, audio: Any) -> str:
-    """In words, how much shorter a file is than it says; "" for none."""
+def _missing_end(found: dict[str, Any], video: Any, audio: Any) -> str:
+    """Describes how much shorter a file is than its header says; "" if it is whole."""
     ends = [stream[1] for stream in (video, audio) if stream]
     claims = [("", found["_claimed"], max(ends, default=0.0) - found["_begin"])]
     if video:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work on files that nobody vouches for, in processes that may die without harm.
+"""Decoding of untrusted media in disposable worker processes with memory and time limits.
 
-A damaged file can make a decoder crash, hang or ask for all memory. Each worker process has a
-limit on its memory and an alarm clock that ends it when it has shown no sign of life for a while;
-whatever ends a worker ends the file it was at, with a reason, and another worker takes its place.
+A damaged file can make a decoder crash, hang or ask for all memory. Each worker process therefore
+has a memory limit and an alarm that kills it when it has sent no heartbeat for a while. When a
+worker dies, its file fails with a reason and a new worker takes its place.
 
-Each worker has its own pipe, so the parent knows what it gave to whom: pools of processes that
-share a queue (concurrent.futures, pebble) break or wait for ever when a worker dies early enough.
+Each worker has its own pipe, so the parent knows which job died with it. Pools that share one queue
+(concurrent.futures, pebble) break or wait for ever if a worker dies early enough.
 """
 
 import contextlib
@@ -20,31 +20,33 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
 from typing import Any
 
-# Without a frame or a packet for so long, a file hangs.
+from mmdisco_jax.checks import require_at_least
+
+# A file that yields no frame and no packet for this long counts as hanging.
 PATIENCE_SECONDS = 20.0
-# Of address space, a few times what is ever resident: libraries and thread stacks count as well.
+# A few times the resident memory, because libraries and thread stacks count as address space.
 ADDRESS_SPACE_BYTES = 6 << 30
-# What decoders leak on damaged files, later ones must not pay for.
+# Decoders leak memory on damaged files; a worker is replaced before that adds up.
 _JOBS_PER_WORKER = 200
 _FAILED_STARTS = 3
-# Nothing that a file does sends these: the job gets a second chance.
+# No file can cause these signals, so the job is tried a second time.
 _SENT_BY_OTHERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why there is no result: the worker raised, or died."""
+    """Reason why a job has no result: its function raised, or its worker died."""
 
     reason: str
 
 
 class WorkError(OSError):
-    """The work cannot go on, and no file is to blame; names the cause and the remedy."""
+    """Raised when the work cannot continue for a reason that lies in no file; names the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Of a worker: seconds without a sign of life, and bytes of address space."""
+    """Limits of a worker: seconds between two heartbeats, and bytes of address space."""
 
     patience_seconds: float = PATIENCE_SECONDS
     address_space_bytes: int = ADDRESS_SPACE_BYTES
@@ -57,21 +59,23 @@ def isolated_map(
     num_workers: int,
     limits: Limits = Limits(),
 ) -> Iterator[tuple[int, Any]]:
-    """(index of the job, function(*job) or a Failure), in the order of the jobs.
+    """Maps a function over jobs in worker processes that may crash, hang or run out of memory.
 
     Args:
-      function: importable by name, as its results must be picklable. It calls `alive` at least
-        every few seconds; its own exceptions become Failures too, but for WorkError.
-      jobs: arguments; read a few ahead of what is done.
-      num_workers: processes at once, >= 1.
-      limits: of each.
+      function: importable by name, with picklable results. It must call `heartbeat` at least every
+        few seconds. Its exceptions become Failures too, except WorkError.
+      jobs: tuples of arguments; consumed only a little ahead of the results.
+      num_workers: number of processes, >= 1.
+      limits: limits of each worker.
+
+    Yields:
+      (index of the job, function(*job) or a Failure), in the order of the jobs.
 
     Raises:
-      ValueError: `num_workers` below 1.
-      WorkError: raised by `function`, or workers cannot be started.
+      ValueError: `num_workers` is below 1.
+      WorkError: `function` raised it, or workers cannot be started.
     """
-    if num_workers < 1:
-        raise ValueError(f"num_workers is {num_workers}, but must be >= 1.")
+    require_at_least(1, num_workers=num_workers)
     pool = _Pool(function, jobs, num_workers, limits)
     try:
         yield from pool.results()
@@ -79,16 +83,17 @@ def isolated_map(
         pool.end()
 
 
-# What workers call.
+# The next two functions are called by the code that runs in workers.
 
 _parent: int | None = None
 _patience = PATIENCE_SECONDS
 
 
-def alive() -> None:
-    """A sign of life: the alarm of this worker starts anew. To be called from workers only.
+def heartbeat() -> None:
+    """Restarts the alarm of this worker; call it from workers only.
 
-    A worker whose parent was killed ends here: it would otherwise go on beside the next run.
+    It also ends a worker whose parent was killed, which would otherwise keep working beside the
+    next run.
     """
     if os.getppid() != _parent:
         os._exit(1)
@@ -96,25 +101,25 @@ def alive() -> None:
 
 
 @contextlib.contextmanager
-def unhurried() -> Iterator[None]:
-    """Inside, nothing counts as a hang: for writing, where a slow disk sets the pace."""
-    if _parent is None:  # not a worker
+def alarm_paused() -> Iterator[None]:
+    """Context in which no alarm can fire; for writing, because a slow disk is not a hang."""
+    if _parent is None:  # this process is not a worker
         yield
         return
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     yield
-    alive()
+    heartbeat()
 
 
 class _Worker:
-    """A process, and the index of the job that it is at."""
+    """A worker process, its pipe, and the index of its current job."""
 
     def __init__(self, function: Callable[..., Any], limits: Limits):
         context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function, limits), daemon=True)
         self.process.start()
-        theirs.close()  # theirs alone now, so its end is seen here
+        theirs.close()  # only the worker holds it now, so its death closes the pipe
         self.job: int | None = None
         self.ready, self.jobs_left = False, _JOBS_PER_WORKER
 
@@ -124,7 +129,7 @@ class _Worker:
         self.pipe.close()
 
     def exit_code(self) -> int:
-        """Of a process that has closed its pipe."""
+        """Exit code of a worker that has closed its pipe."""
         self.process.join(5.0)
         if self.process.exitcode is None:
             self.end()
@@ -132,25 +137,25 @@ class _Worker:
 
 
 class _Pool:
-    """Workers, the jobs they have, and results that wait for their turn."""
+    """Workers, their jobs, and results that wait until earlier ones are done."""
 
     def __init__(self, function: Any, jobs: Iterable[tuple], num_workers: int, limits: Limits):
         self._function, self._num_workers, self._limits = function, num_workers, limits
-        self._new = enumerate(jobs)
-        self._again: deque[int] = deque()
-        self._jobs: dict[int, tuple] = {}  # begun, not yet done
+        self._unstarted = enumerate(jobs)
+        self._requeued: deque[int] = deque()
+        self._jobs: dict[int, tuple] = {}  # started, not yet done
         self._done: dict[int, Any] = {}
-        self._next = 0  # whose turn it is
+        self._next = 0  # index of the next result to yield
         self._workers: list[_Worker] = []
-        self._failed_starts, self._second_chance = 0, set()
+        self._failed_starts, self._retried = 0, set()
 
     def results(self) -> Iterator[tuple[int, Any]]:
-        while self._hand_out():
+        while self._assign_jobs():
             busy: dict[Any, _Worker] = {
                 worker.pipe: worker for worker in self._workers if worker.job is not None
             }
             for pipe in connection.wait(list(busy)):
-                self._hear(busy[pipe])
+                self._receive(busy[pipe])
             while self._next in self._done:
                 yield self._next, self._done.pop(self._next)
                 self._next += 1
@@ -159,10 +164,10 @@ class _Pool:
         for worker in self._workers:
             worker.end()
 
-    def _hand_out(self) -> bool:
-        """A job to every idle worker; whether any is at work then."""
-        while len(self._jobs) - len(self._again) < self._num_workers:
-            index = self._take()
+    def _assign_jobs(self) -> bool:
+        """Gives a job to every idle worker; returns whether any job is unfinished."""
+        while len(self._jobs) - len(self._requeued) < self._num_workers:
+            index = self._next_job()
             if index is None:
                 break
             worker = next((w for w in self._workers if w.job is None), None)
@@ -172,26 +177,26 @@ class _Pool:
             worker.job = index
             try:
                 worker.pipe.send(self._jobs[index])
-            except OSError:  # it died before
-                self._bury(worker, begun=False)
+            except OSError:  # it died before the job reached it
+                self._handle_death(worker, had_begun=False)
         return bool(self._jobs)
 
-    def _take(self) -> int | None:
-        """The next job, unless too many results wait for one."""
-        if self._again:
-            return self._again.popleft()
+    def _next_job(self) -> int | None:
+        """The index of the next job; None if there is none, or too many results are waiting."""
+        if self._requeued:
+            return self._requeued.popleft()
         if len(self._done) + len(self._jobs) >= 4 * self._num_workers:
             return None
-        index, job = next(self._new, (None, ()))
+        index, job = next(self._unstarted, (None, ()))
         if index is not None:
             self._jobs[index] = job
         return index
 
-    def _hear(self, worker: _Worker) -> None:
+    def _receive(self, worker: _Worker) -> None:
         try:
             kind, content = worker.pipe.recv()
         except (EOFError, OSError):
-            self._bury(worker)
+            self._handle_death(worker)
             return
         if kind == "ready":
             worker.ready, self._failed_starts = True, 0
@@ -205,8 +210,8 @@ class _Pool:
             self._workers.remove(worker)
             worker.end()
 
-    def _bury(self, worker: _Worker, *, begun: bool = True) -> None:
-        """A worker died: its job ends, or begins anew if it was not to blame."""
+    def _handle_death(self, worker: _Worker, *, had_begun: bool = True) -> None:
+        """Fails the job of a worker that died, or requeues it if the job was not the cause."""
         code, index = worker.exit_code(), worker.job
         self._workers.remove(worker)
         worker.pipe.close()
@@ -217,25 +222,25 @@ class _Pool:
                 raise WorkError(
                     f"worker processes cannot start ({_cause(code, self._limits)}). A script that "
                     "prepares must be a file, and begin under `if __name__ == '__main__':`; free "
-                    "memory if it is short, and run again to go on."
+                    "memory if it is short, and run again to resume."
                 )
-            self._again.append(index)
-        elif not begun:
-            self._again.append(index)
-        elif -code in _SENT_BY_OTHERS and index not in self._second_chance:
-            self._second_chance.add(index)
-            self._again.append(index)
+            self._requeued.append(index)
+        elif not had_begun:
+            self._requeued.append(index)
+        elif -code in _SENT_BY_OTHERS and index not in self._retried:
+            self._retried.add(index)
+            self._requeued.append(index)
         else:
             self._finish(index, Failure(_cause(code, self._limits)))
 
     def _finish(self, index: int, result: Any) -> None:
         del self._jobs[index]
-        self._second_chance.discard(index)
+        self._retried.discard(index)
         self._done[index] = result
 
 
 def _serve(pipe: Any, function: Callable[..., Any], limits: Limits) -> None:
-    """The life of a worker: until its parent closes the pipe, or is no more."""
+    """Main function of a worker; returns when its parent closes the pipe or dies."""
     _limit(limits)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(("ready", None))
@@ -255,13 +260,13 @@ def _limit(limits: Limits) -> None:
     size = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells workers when to stop
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, inside the decoder too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when workers stop
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills the process even inside a decoder
     os.nice(1)
 
 
 def _run(function: Callable[..., Any], job: tuple, limits: Limits) -> tuple[str, Any]:
-    alive()
+    heartbeat()
     try:
         return "done", function(*job)
     except WorkError as error:
@@ -276,7 +281,7 @@ def _run(function: Callable[..., Any], job: tuple, limits: Limits) -> tuple[str,
 
 
 def _cause(code: int, limits: Limits) -> str:
-    """In words, what a process that ended with `code` died of."""
+    """Describes why a process ended with exit code `code`."""
     if -code == signal.SIGALRM:
         return f"decoding hangs: nothing came for {limits.patience_seconds:g} s"
     if -code == signal.SIGKILL:

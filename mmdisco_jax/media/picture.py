@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One decoded frame to RGB pixels of the wanted size, aspect kept."""
+"""Conversion of decoded video frames to RGB pictures of a fixed size."""
 
 import functools
 
@@ -20,14 +20,21 @@ def fit(
     pixel_aspect: float = 1.0,
     reformatter: VideoReformatter | None = None,
 ) -> np.ndarray:
-    """The frame as it is displayed, uint8 [height width 3].
+    """Fits a frame into height x width pixels, as it should be displayed.
 
-    "pad": the whole picture, centred on black; "centre_crop": the middle of it, filling the frame;
-    "resize": the whole picture, stretched to the frame.
-    Bicubic (swscale widens the kernel when it shrinks, so there is no aliasing). Turned upright as
-    the file's display matrix says, and non-square pixels (`pixel_aspect` = width / height of one)
-    are made square. A `reformatter` that is kept for frames of one size is eight times as fast:
-    its filters are made once.
+    The picture is turned upright by the file's display matrix, its pixels are made square, and it
+    is scaled by bicubic interpolation. swscale widens the kernel when it shrinks, so there is no
+    aliasing.
+
+    Args:
+      policy: "pad" centres the whole picture on black; "centre_crop" fills the frame with the
+        middle of the picture; "resize" stretches the whole picture to the frame.
+      pixel_aspect: width / height of one pixel of the frame.
+      reformatter: pass the same one for all frames of one size: its filters are then computed once,
+        which is eight times as fast.
+
+    Returns:
+      uint8 [height width 3], RGB.
     """
     quarter_turns = round((frame.rotation or 0) / 90) % 4
     shown = np.array([frame.height, frame.width * pixel_aspect])
@@ -46,7 +53,7 @@ def fit(
 
 
 def centred(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The middle [height width 3] of `picture`, with black where it is smaller."""
+    """Crops or pads `picture` [h w 3] around its centre to [height width 3]; padding is black."""
     for axis, size in ((0, height), (1, width)):
         excess = picture.shape[axis] - size
         if excess > 0:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The clips of one input, in one file that is whole or absent: what a killed run goes on from.
+"""Atomic intermediate files, one per input, that let an interrupted `prepare` resume.
 
-A piece is an array_record of clips as raw bytes; beside it lies a note in JSON with what came of
-the input, written last.
+A piece is an array_record file of clips as raw bytes. A JSON note beside it is written last and
+records how many clips the input gave and what went wrong, if anything.
 """
 
 import contextlib
@@ -17,16 +17,20 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from mmdisco_jax.io import num_records, rename_durably
 from mmdisco_jax.media.cutting import ClipSpec, MediaError, Part, Window, iter_windows
-from mmdisco_jax.media.isolation import WorkError, unhurried
+from mmdisco_jax.media.isolation import WorkError, alarm_paused
 
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Piece:
-    """What came of an input: `num_clips` in the file `path`, and the problem that ended it.
+    """Result of cutting one input.
 
-    problem: "" or "corrupt" or "short"; reason: in words.
+    Attributes:
+      path: the array_record file.
+      num_clips: number of clips in it.
+      problem: "corrupt" or "short" if that ended the cutting, else "".
+      reason: the problem in words.
     """
 
     path: str
@@ -41,75 +45,81 @@ def cut(
     spec: ClipSpec,
     part: Part,
     piece_path: str,
-    alive: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> Piece:
-    """Cuts one input into a piece. Raises WorkError if the piece cannot be written."""
+    """Cuts one input into a piece; arguments as for `iter_windows`.
+
+    A damaged input gives a piece with the clips before the damage. Raises WorkError if the piece
+    cannot be written.
+    """
     temporary = f"{piece_path}.{os.getpid()}.part"
     count, problem, reason = 0, "", ""
-    windows = _windows(path, sound_path, spec, part, alive)
-    with _disk_to_blame(piece_path):
+    windows = _windows(path, sound_path, spec, part, heartbeat)
+    with _reraise_as_work_error(piece_path):
         writer = ArrayRecordWriter(temporary, _WRITER_OPTIONS)
     while True:
         try:
             window = next(windows, None)
         except MediaError as error:
-            problem, reason = "corrupt", _text(error)
+            problem, reason = "corrupt", _message(error)
             break
         if window is None:
             break
-        with _disk_to_blame(piece_path):
+        with _reraise_as_work_error(piece_path):
             writer.write(_pack(window))
         count += 1
     if not count and not problem:
         problem = "short"
         reason = f"sound and picture together are shorter than one clip of {spec.clip_seconds} s"
     made = Piece(path=piece_path, num_clips=count, problem=problem, reason=reason)
-    with _disk_to_blame(piece_path), unhurried():
+    with _reraise_as_work_error(piece_path), alarm_paused():
         writer.close()
         rename_durably(temporary, piece_path)
-        return _note(made)
+        return _write_note(made)
 
 
 def _windows(
-    path: str, sound_path: str | None, spec: ClipSpec, part: Part, alive: Callable[[], None]
+    path: str, sound_path: str | None, spec: ClipSpec, part: Part, heartbeat: Callable[[], None]
 ) -> Iterator[Window]:
-    """As `iter_windows`; whatever the decoder raises is a MediaError."""
+    """Iterates as `iter_windows`, and converts every exception of the decoder into MediaError."""
     for name in (path, sound_path):
         if name is not None and not os.path.isfile(name):
             raise MediaError(f"{name}: is missing, or not a file; leave it out.")
     try:
-        # One thread: with several, what a decoder makes of damage depends on their number.
-        yield from iter_windows(path, spec, part, sound_path=sound_path, alive=alive, threads=1)
+        # One thread, because the result of decoding damage depends on the number of threads.
+        yield from iter_windows(
+            path, spec, part, sound_path=sound_path, heartbeat=heartbeat, threads=1
+        )
     except MediaError:
         raise
     except Exception as error:
         raise MediaError(f"{path}: cannot be decoded ({type(error).__name__}: {error}).") from error
 
 
-def _text(error: Exception) -> str:
-    """Its message, without the odd bytes that a file's name may have."""
+def _message(error: Exception) -> str:
+    """The error's message; bytes of a file name that are not UTF-8 are escaped."""
     return str(error).encode("utf-8", "backslashreplace").decode()
 
 
 @contextlib.contextmanager
-def _disk_to_blame(path: str) -> Iterator[None]:
-    """A failure inside is one of writing, for which no input is to blame."""
+def _reraise_as_work_error(path: str) -> Iterator[None]:
+    """Turns a failure to write into a WorkError, which stops the run and blames no input."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # the latter is array_record's
+    except (OSError, RuntimeError) as error:  # array_record raises the latter
         raise WorkError(
             f"cannot write {path}: {error}. Free disk space, or choose another data_dir; then run "
-            "again to go on."
+            "again to resume."
         ) from error
 
 
-def failed(piece_path: str, reason: str) -> Piece:
-    """The note of an input whose worker died; without any clip."""
-    return _note(Piece(path=piece_path, num_clips=0, problem="corrupt", reason=reason))
+def write_failed_piece(piece_path: str, reason: str) -> Piece:
+    """Writes the note of an input whose worker died; its piece has no clips."""
+    return _write_note(Piece(path=piece_path, num_clips=0, problem="corrupt", reason=reason))
 
 
-def read_note(piece_path: str) -> Piece | None:
-    """The piece that is already there, or None; a torn one, after a power failure, is none."""
+def read_finished_piece(piece_path: str) -> Piece | None:
+    """Reads the piece of an earlier run; None if it is missing, or torn by a power failure."""
     try:
         note = json.loads(Path(f"{piece_path}.json").read_text())
         piece = Piece(**note | {"path": piece_path})
@@ -119,7 +129,7 @@ def read_note(piece_path: str) -> Piece | None:
 
 
 def read_piece(piece: Piece, spec: ClipSpec, first: int, last: int) -> Iterator[Window]:
-    """The clips first..last-1 of a piece, in order."""
+    """Yields the clips first..last-1 of a piece, in order."""
     reader = ArrayRecordReader(piece.path)
     try:
         for index in range(first, last):
@@ -142,7 +152,7 @@ def _unpack(record: bytes, spec: ClipSpec) -> Window:
     )
 
 
-def _note(piece: Piece) -> Piece:
+def _write_note(piece: Piece) -> Piece:
     temporary = f"{piece.path}.json.{os.getpid()}.part"
     Path(temporary).write_text(json.dumps(dataclasses.asdict(piece)))
     rename_durably(temporary, f"{piece.path}.json")

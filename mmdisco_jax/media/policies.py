@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to do with a file that has a problem: one choice for each problem, none of them silent."""
+"""Policies for problem files: stop, skip or repair, chosen separately for each problem."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,11 +21,12 @@ ACTIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Policies:
-    """For each problem "error" (stop before anything is cut), "skip" (quarantine), or a remedy.
+    """One action for each problem: "error", "skip", or a remedy from `ACTIONS`.
 
-    `on_corrupt="keep"` keeps the clips before the damage; "black" and "silence" stand for what a
-    file lacks; "hold" makes one clip of a shorter file, with its last picture held and silence;
-    "keep" takes the file as it is. Raises ValueError for anything else.
+    "error" stops the run before anything is cut. "skip" leaves the file out and lists it in the
+    quarantine report. "keep" takes the file as it is; `on_corrupt="keep"` keeps the clips before
+    the damage. "black" and "silence" replace a missing stream. "hold" makes one clip of a shorter
+    file by holding its last picture and adding silence. Raises ValueError for any other action.
     """
 
     on_missing_file: str = "error"
@@ -43,11 +44,11 @@ class Policies:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {known}.")
 
     def action(self, problem: str) -> str:
-        """What to do with a file that has the problem; "keep" for none."""
+        """Returns the action for a problem; "keep" for "" (no problem)."""
         return getattr(self, f"on_{problem}") if problem else "keep"
 
-    def stand_ins(self) -> dict[str, bool]:
-        """The remedies, as `Part` takes them."""
+    def substitutes(self) -> dict[str, bool]:
+        """Returns the substitutes for missing streams, as keyword arguments of `Part`."""
         return {
             "silence": self.on_missing_audio == "silence",
             "black": self.on_missing_video == "black",
@@ -56,16 +57,16 @@ class Policies:
 
 
 class PolicyError(ValueError):
-    """Files have problems that the policies call errors; names the first ones and the remedy."""
+    """Raised when files have problems whose policy is "error"; names some files and the remedy."""
 
 
 def mark_duplicates(
     entries: Sequence[Entry], inspections: Sequence[Inspection], policies: Policies
 ) -> list[Inspection]:
-    """The inspections, where a file with the content of an earlier one is a duplicate.
+    """Marks each file whose content equals that of an earlier file as a duplicate.
 
-    Parts of one file are no duplicates, and a file that is left out (or is an error) for a problem
-    of its own keeps that problem.
+    Several parts of one file are not duplicates. A file that another problem makes an error, or
+    skips, keeps that problem.
     """
     first: dict[str, str] = {}
     marked = []
@@ -83,7 +84,7 @@ def mark_duplicates(
 def require_allowed(
     entries: Sequence[Entry], inspections: Sequence[Inspection], policies: Policies
 ) -> None:
-    """PolicyError if a problem that is an error occurs."""
+    """Raises PolicyError if any file has a problem whose policy is "error"."""
     wrong = [
         (entry, inspection)
         for entry, inspection in zip(entries, inspections, strict=True)
@@ -102,6 +103,6 @@ def require_allowed(
 
 
 def counts(inspections: Sequence[Inspection]) -> dict[str, int]:
-    """{"fine": n, each problem: n}."""
+    """Counts the inputs by problem: {"fine": n, each key of `PROBLEMS`: n}."""
     found = [inspection.problem for inspection in inspections]
     return {"fine": found.count("")} | {problem: found.count(problem) for problem in PROBLEMS}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every input inspected, then cut, in worker processes; what is done stays done if it is killed."""
+"""Parallel inspection and cutting of all inputs, resumable after a kill.
+
+Both stages run in isolated workers and write each result to the work folder as soon as it is known.
+"""
 
 import dataclasses
 import hashlib
@@ -16,14 +19,14 @@ from tqdm import tqdm
 from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.media.entries import Entry
 from mmdisco_jax.media.inspection import Inspection, inspect
-from mmdisco_jax.media.isolation import Failure, alive, isolated_map
-from mmdisco_jax.media.pieces import Piece, cut, failed, read_note
+from mmdisco_jax.media.isolation import Failure, heartbeat, isolated_map
+from mmdisco_jax.media.pieces import Piece, cut, read_finished_piece, write_failed_piece
 from mmdisco_jax.media.policies import Policies
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One input in the report: what it is, what is done with it, and how many clips it gave."""
+    """One input of the report: its inspection, the action taken, and the clips it gave."""
 
     entry: Entry
     inspection: Inspection
@@ -32,10 +35,11 @@ class Row:
 
     @property
     def used(self) -> bool:
+        """True if clips of this input become records."""
         return self.action not in ("error", "skip")
 
     def most_clips(self, clip_seconds: float) -> int:
-        """How many clips cutting can give, by the inspection; 0 if that cannot be trusted."""
+        """Upper estimate of the clips from the inspection; 0 for a corrupt file."""
         if self.inspection.problem == "corrupt":
             return 0
         left = self.inspection.duration_seconds - self.entry.start_seconds
@@ -43,7 +47,7 @@ class Row:
         return count if self.entry.max_clips is None else min(count, self.entry.max_clips)
 
     def to_json(self) -> dict[str, Any]:
-        """All but the thumbnail; for a file that is left out, why."""
+        """The row for the JSON report, without the thumbnail."""
         facts = dataclasses.asdict(self.inspection)
         del facts["thumbnail"]
         return {
@@ -58,8 +62,11 @@ class Row:
 def inspect_all(
     entries: Sequence[Entry], spec: ClipSpec, work: Path, *, num_workers: int
 ) -> list[Inspection]:
-    """What each entry's file is, in order; `work` keeps what is known, line by line."""
-    files = list(dict.fromkeys((str(e.path), _text(e.sound_path)) for e in entries))
+    """Inspects the file of each entry; returns the inspections in order.
+
+    Results are appended to a log in the folder `work`, and files found there are not read again.
+    """
+    files = list(dict.fromkeys((str(e.path), _path_text(e.sound_path)) for e in entries))
     log = work / "inspections.jsonl"
     known = _read_log(log)
     todo = [file for file in files if file not in known]
@@ -75,24 +82,27 @@ def inspect_all(
                 lines.write(json.dumps([*todo[index], facts]) + "\n")
                 lines.flush()
                 bar.update()
-    return [known[str(e.path), _text(e.sound_path)] for e in entries]
+    return [known[str(e.path), _path_text(e.sound_path)] for e in entries]
 
 
 def cut_all(
     entries: Sequence[Entry], spec: ClipSpec, policies: Policies, work: Path, *, num_workers: int
 ) -> list[Piece]:
-    """The piece of each entry, in order; pieces that lie in `work` are kept."""
-    stand_ins = policies.stand_ins()
-    names = [str(work / f"{_safe(entry)}.array_record") for entry in entries]
-    made = {name: piece for name in names if (piece := read_note(name)) is not None}
-    # Rows of a table that differ in nothing but their captions share a piece.
+    """Cuts each entry into a piece in the folder `work`; returns the pieces in order.
+
+    Pieces that an earlier run finished are reused.
+    """
+    substitutes = policies.substitutes()
+    names = [str(work / f"{_piece_stem(entry)}.array_record") for entry in entries]
+    made = {name: piece for name in names if (piece := read_finished_piece(name)) is not None}
+    # Rows of a table that differ only in their captions share a piece.
     todo = [i for name, i in dict(zip(names, itertools.count())).items() if name not in made]
     jobs = (
         (
             str(entries[i].path),
-            _text(entries[i].sound_path),
+            _path_text(entries[i].sound_path),
             spec,
-            entries[i].part(**stand_ins),
+            entries[i].part(**substitutes),
             names[i],
         )
         for i in todo
@@ -101,34 +111,36 @@ def cut_all(
     with tqdm(total=len(names), initial=len(made), desc="cut", unit="file") as bar:
         for index, result in results:
             name = names[todo[index]]
-            made[name] = failed(name, result.reason) if isinstance(result, Failure) else result
+            if isinstance(result, Failure):
+                result = write_failed_piece(name, result.reason)
+            made[name] = result
             bar.update()
     return [made[name] for name in names]
 
 
 def after_cutting(inspection: Inspection, piece: Piece) -> Inspection:
-    """The inspection, with a problem that only cutting has shown.
+    """Replaces the problem of an inspection by the one that cutting has found, if any.
 
-    A smaller one that is known does not hide it: a silent file may have damaged pictures.
+    It replaces lesser problems too: a silent file may also have damaged pictures.
     """
     if not piece.problem or inspection.problem == "corrupt":
         return inspection
     return dataclasses.replace(inspection, problem=piece.problem, reason=piece.reason)
 
 
-# What runs in workers: importable by name, and `alive` is the worker's own.
+# These two run in workers, which import them by name and use their own `heartbeat`.
 
 
 def _inspect(path: str, sound_path: str | None, spec: ClipSpec) -> Inspection:
-    return inspect(path, sound_path, spec, alive)
+    return inspect(path, sound_path, spec, heartbeat)
 
 
 def _cut(path: str, sound_path: str | None, spec: ClipSpec, part: Any, piece_path: str) -> Piece:
-    return cut(path, sound_path, spec, part, piece_path, alive)
+    return cut(path, sound_path, spec, part, piece_path, heartbeat)
 
 
 def _read_log(log: Path) -> dict[tuple[str, str | None], Inspection]:
-    """The lines that are whole: a kill may have torn the last one, which is then cut off."""
+    """Reads the whole lines of the log, and cuts off a last line that a kill has torn."""
     known = {}
     if not log.exists():
         return known
@@ -147,11 +159,11 @@ def _read_log(log: Path) -> dict[tuple[str, str | None], Inspection]:
     return known
 
 
-def _safe(entry: Entry) -> str:
-    """A file name for the entry's piece."""
+def _piece_stem(entry: Entry) -> str:
+    """File name, without suffix, of the entry's piece."""
     text = json.dumps([str(entry.path), entry.start_seconds, entry.max_clips])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _text(path: Path | None) -> str | None:
+def _path_text(path: Path | None) -> str | None:
     return None if path is None else str(path)

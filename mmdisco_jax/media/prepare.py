@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds a dataset once; what is already there is kept, what is half there goes on."""
+"""Dataset preparation: builds a dataset once and resumes an interrupted build of media files."""
 
 import contextlib
 import dataclasses
@@ -38,24 +38,25 @@ def prepare(
     """Writes the dataset `name` under `data_dir`, unless it is already there.
 
     TFDS writes into a folder named `incomplete.*` and renames it at the end, so a dataset is whole
-    or absent. Of media files, what a killed run has inspected and cut lies in a folder `pieces.*`,
-    from which the next run goes on to the same bytes; it is deleted at the end. Two runs on the
-    same dataset take turns (a lock file), and the second finds the work done.
+    or absent. For media files, inspections and cut pieces are kept in a folder `pieces.*` until the
+    dataset is complete: a run that was killed resumes from there, and writes the same bytes as an
+    uninterrupted one. A simulated dataset starts again from its first clip. A lock file makes two
+    runs on the same dataset take turns, and the second one finds the work done.
 
     Args:
       name: a registered dataset, such as "bounce" or "folder".
-      data_dir: where datasets are kept; made if missing.
+      data_dir: folder of all datasets; made if missing.
       num_workers: processes that read media files, >= 1.
-      show: called with the report's rows, once the files are inspected, and once they are cut.
-      **options: of the builder, as its `OPTIONS` lists them.
+      show: called with the report's rows, once after inspection and once after cutting.
+      **options: fields of the builder's `OPTIONS`.
 
     Returns:
       {"dataset", "directory", "splits": {split: clips}, "seconds": {split: seconds},
       "already_prepared": bool, "quarantined": number of files left out}, ready for JSON.
 
     Raises:
-      ValueError: an unknown dataset or option, or an option's value out of its range.
-      PolicyError: files have problems that the options call errors.
+      ValueError: an unknown dataset or option, or a value out of range.
+      PolicyError: files have problems whose policy is "error".
       OSError: `data_dir` cannot be written, or the media cannot be read.
     """
     builder_class = DATASETS.get(name)
@@ -78,7 +79,7 @@ def prepare(
         elif work is not None:
             with locked(work):
                 claim(work, config.name)
-                _give_pieces(builder, entries, work, num_workers, show)
+                _inspect_and_cut(builder, entries, work, num_workers, show)
                 _build(builder, target)
                 discard(work)
         elif not already:
@@ -87,28 +88,28 @@ def prepare(
 
 
 def _serialized(self: ExampleSerializer, example: Any) -> bytes:
-    """As TFDS does it, but equal examples give equal bytes: TFDS leaves the fields' order open."""
+    """Serialises an example so that equal examples give equal bytes; TFDS leaves the order open."""
     return self.get_tf_example(example).SerializeToString(deterministic=True)
 
 
 def _build(builder: Any, target: Path) -> None:
-    # Beyond 1 GB TFDS would spill records to disk through TensorFlow, unshuffled ones too.
+    # Above 1 GB TFDS would spill records to disk through TensorFlow, even without shuffling.
     shuffle.MAX_MEM_BUFFER_SIZE = 1 << 40
     ExampleSerializer.serialize_example = _serialized
-    # TFDS makes a folder for downloads even where nothing is downloaded; named so that the next
-    # run removes it if this one is killed.
+    # TFDS makes a folder for downloads although nothing is downloaded. This name lets the next run
+    # remove it if this one is killed.
     downloads = target.with_name(f"incomplete.downloads_{target.name}")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints of a download of unknown size
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints a note on downloads
             builder.download_and_prepare(download_dir=downloads)
     finally:
         shutil.rmtree(downloads, ignore_errors=True)
 
 
-def _give_pieces(
+def _inspect_and_cut(
     builder: MediaBuilder, entries: Sequence[Entry], work: Path, num_workers: int, show: Show
 ) -> None:
-    """Inspects and cuts the entries into `work`, and gives the builder what came of it."""
+    """Inspects the entries, cuts them into `work`, and passes the pieces to the builder."""
     options = builder.options
     spec, policies = options.spec(), options.policies()
     entries = assign_splits(entries, options.shares(), seed=options.seed)
@@ -123,7 +124,7 @@ def _give_pieces(
     used = [row for row in rows if row.used]
     require_space(work, sum(row.most_clips(spec.clip_seconds) for row in used) * spec.num_bytes)
     pieces = cut_all([row.entry for row in used], spec, policies, work, num_workers=num_workers)
-    rows, chosen = _after(rows, pieces, policies)
+    rows, chosen = _rows_after_cutting(rows, pieces, policies)
     filled = iter(
         fill_empty_splits(
             [row.entry for row in rows if row.used],
@@ -136,13 +137,13 @@ def _give_pieces(
     require_allowed(entries, [row.inspection for row in rows], policies)
     _require_clips(rows)
     kept = [row.entry for row in rows if row.used]
-    builder.give(list(zip(kept, chosen, strict=True)), reports(rows))
+    builder.set_pieces(list(zip(kept, chosen, strict=True)), reports(rows))
 
 
-def _after(
+def _rows_after_cutting(
     rows: Sequence[Row], pieces: Sequence[Piece], policies: Policies
 ) -> tuple[list[Row], list[Piece]]:
-    """The rows with what cutting has shown, and the pieces of those that are still used."""
+    """Adds the results of cutting to the rows; returns them and the pieces of the used rows."""
     remaining = iter(pieces)
     done, chosen = [], []
     for row in rows:
@@ -171,7 +172,7 @@ def _require_clips(rows: Sequence[Row]) -> None:
 
 
 def reports(rows: Sequence[Row]) -> dict[str, Any]:
-    """What is written beside the records: all inputs, and those that were left out."""
+    """Makes the JSON reports written beside the records: all inputs, and those left out."""
     return {
         REPORT_FILE: {
             "counts": counts([row.inspection for row in rows]),

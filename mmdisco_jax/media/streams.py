@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures and the sound of a file by presentation time, each read once from front to back.
+"""Readers of the pictures and the sound of a file by presentation time, from front to back.
 
-Frames and samples are never counted: every frame and every packet of sound carries the time at
-which it is presented, and both streams share that clock. So an encoder's delay, a late first frame
-or a hole in the sound leaves the offset between picture and sound as the file has it. (Counting
-drifts: a file with an 8 ms hole every 1.7 s of sound is off by 0.4 s after 90 s.)
+Every frame and every packet of sound carries the time at which it is presented, and both streams
+share that clock. The readers use these times and never count frames or samples, so an encoder's
+delay, a late first frame or a hole in the sound does not shift picture against sound. Counting
+would drift: with a hole of 8 ms every 1.7 s, sound is off by 0.4 s after 90 s.
 """
 
 import math
@@ -17,25 +17,26 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-# Containers round times to 1 ms or so; sound off by more than this has a hole or an overlap.
+# Containers round times to about 1 ms. Sound that is off by more has a hole or an overlap.
 _JITTER_SECONDS = 0.004
 _ROUNDING_SECONDS = 1.1e-3
 _LONGEST_HOLE_SECONDS = 60.0
 _LONGEST_OVERLAP_SECONDS = 1.0
-# Recordings of a screen show one picture for minutes.
+# Screen recordings may show one picture for minutes.
 LONGEST_PICTURE_SECONDS = 600.0
-# 8K video has 33 million. A damaged header can ask for a thousand times as much memory.
+# 8K video has 33 million pixels; a damaged header can claim a thousand times as many.
 LARGEST_PIXELS = 1 << 26
-# A header damaged to 1 Hz would make hours of a few kilobytes.
+# A header damaged to 1 Hz would turn a few kilobytes into hours of sound.
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1000, 1_000_000
 
-_BLOCK_SAMPLES = 8192  # resampled at once: a call for every frame costs more than the decoding
+# Resampled at once, because one call for every frame would cost more than the decoding.
+_BLOCK_SAMPLES = 8192
 
 CHANNEL_POLICIES = ("mono", "left", "stereo")
 
 
 class StreamError(Exception):
-    """A stream is damaged, or its presentation times make no sense."""
+    """Raised when a stream is damaged or its presentation times make no sense."""
 
 
 def _nothing() -> None:
@@ -43,15 +44,16 @@ def _nothing() -> None:
 
 
 class Pictures:
-    """The frames of one stream by presentation time; times asked for must not go back.
+    """Reader of the frames of one stream by presentation time; requested times must not decrease.
 
     Args:
-      container: read by nobody else.
-      stream: of that container.
-      fps: the wanted rate in Hz.
-      alive: called before every frame is decoded.
+      container: an open container that nothing else reads.
+      stream: a picture stream of that container.
+      fps: the wanted frame rate in Hz.
+      heartbeat: called before every frame is decoded.
 
-    Raises StreamError, here and later.
+    Raises:
+      StreamError: the stream is damaged; raised by the constructor and by every method.
     """
 
     def __init__(
@@ -60,16 +62,16 @@ class Pictures:
         stream: av.VideoStream,
         *,
         fps: float,
-        alive: Callable[[], None] = _nothing,
+        heartbeat: Callable[[], None] = _nothing,
     ):
         _check_size(stream.width, stream.height)
-        # A stream may change its size on the way: the decoder holds the limit from there on.
+        # A stream may change its size later, so the decoder checks the limit as well.
         stream.codec_context.options = {"max_pixels": str(LARGEST_PIXELS)}
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self.reformatter = VideoReformatter()
-        self._alive = alive
+        self._heartbeat = heartbeat
         self._frames = container.decode(stream)
-        # Not the rate that the file claims: 1000 Hz or 90 kHz is common where it varies.
+        # The wanted rate, because a file with a variable rate often claims 1000 Hz or 90 kHz.
         self._interval = self._step = 1.0 / fps
         self._shown: av.VideoFrame | None = None
         self._next: av.VideoFrame | None = None
@@ -86,15 +88,15 @@ class Pictures:
         self.first_seconds: float = seconds_of(self._next)
 
     def first_at_or_after(self, seconds: float) -> float | None:
-        """The time of the first frame at or after `seconds`, or None."""
+        """Returns the time of the first frame at or after `seconds`, or None."""
         while self._next is not None and seconds_of(self._next) < seconds:
             self._advance()
         return None if self._next is None else seconds_of(self._next)
 
     def shown_at(self, seconds: float, *, hold: bool = False) -> av.VideoFrame | None:
-        """The frame presented nearest to `seconds`, but none more than half an interval ahead.
+        """Returns the frame nearest to `seconds`, but none more than half an interval ahead.
 
-        After the stream's end None, or with `hold` its last frame.
+        After the stream's end it returns None, or the last frame if `hold` is set.
         """
         while self._next is not None:
             early = 0.5 * self._step - 1e-4  # a tie goes to the earlier frame
@@ -110,12 +112,12 @@ class Pictures:
     def _advance(self) -> None:
         self._shown, self._next = self._next, self._decode()
         if self._shown is not None and self._next is not None:
-            # A slow or stuttering source holds its frame: the next one is not shown far too early.
+            # Limited, so that a slow or stuttering source does not show its next frame too early.
             step = seconds_of(self._next) - seconds_of(self._shown)
             self._step = min(step, self._interval)
 
     def _decode(self) -> av.VideoFrame | None:
-        self._alive()
+        self._heartbeat()
         frame = next(self._frames, None)
         if frame is None:
             return None
@@ -131,19 +133,22 @@ class Pictures:
 
 
 class Sound:
-    """The samples of one stream by presentation time: sample n is the sound at n / rate seconds.
+    """Reader of the samples of one stream by presentation time.
+
+    Sample n is the sound at n / sample_rate_hz seconds.
 
     Args:
-      container: read by nobody else.
-      stream: of that container.
+      container: an open container that nothing else reads.
+      stream: a sound stream of that container.
       sample_rate_hz: the wanted rate.
-      channels: "mono" is the mean of all channels (unlike a sum of powers it can never clip),
-        "left" the first one, "stereo" two, mixed down or doubled where the file has another number.
+      channels: "mono" is the mean of all channels (which cannot clip, unlike a sum of powers),
+        "left" the first one, "stereo" two, mixed down or doubled from another number.
       shift_seconds: added to the stream's times.
-      sought: whether the container is read from a place that was sought in it.
-      alive: called before every frame is decoded.
+      after_seek: whether a seek in the container came before.
+      heartbeat: called before every frame is decoded.
 
-    Raises StreamError, here and later.
+    Raises:
+      StreamError: the stream is damaged; raised by the constructor and by every method.
     """
 
     def __init__(
@@ -154,25 +159,26 @@ class Sound:
         sample_rate_hz: int,
         channels: str = "mono",
         shift_seconds: float = 0.0,
-        sought: bool = False,
-        alive: Callable[[], None] = _nothing,
+        after_seek: bool = False,
+        heartbeat: Callable[[], None] = _nothing,
     ):
         _check_rate(stream.rate)
         self._rate, self._channels, self._shift = sample_rate_hz, channels, shift_seconds
-        self._alive = alive
-        self._stream, self._sought = stream, sought
+        self._heartbeat = heartbeat
+        self._stream, self._after_seek = stream, after_seek
         self._pieces = self._runs(container.decode(stream))
         first = next(self._pieces, None)
-        if first is None and not sought:
+        if first is None and not after_seek:
             raise StreamError("not one sample of its sound can be decoded")
-        # What is held: samples from index _start on. Sound may end before the place sought.
+        # Buffered samples, from index _start on. None are left if sound ends before the seek.
         self._start, self._samples = first or (0, np.zeros((2, 0), np.float32))
         self.first_seconds = np.inf if first is None else self._start / self._rate
 
     def samples(self, first: int, count: int, *, slack: int) -> np.ndarray | None:
-        """Samples [first, first + count) as int16 [count] or [count 2].
+        """Returns samples [first, first + count) as int16 [count] or [count 2].
 
-        Up to `slack` that are lacking at an end are silence; None if more are.
+        Up to `slack` missing samples at either end are filled with silence; if more are missing,
+        the result is None.
         """
         while self._start + self._held < first + count:
             piece = next(self._pieces, None)
@@ -192,7 +198,7 @@ class Sound:
 
     @property
     def end_seconds(self) -> float:
-        """The end of what has been read so far."""
+        """End of the sound that has been read so far."""
         return (self._start + self._held) / self._rate
 
     @property
@@ -209,40 +215,41 @@ class Sound:
         self._start += drop
 
     def _runs(self, frames: Iterator[av.AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
-        """(index of the first sample, samples [c n]) of each piece, in order.
+        """Yields (index of the first sample, samples [c n]) in order.
 
-        A hole or a new format ends a run of frames, and begins another.
+        A hole or a change of format ends one run of frames and begins another.
         """
         run = None
-        self._alive()
-        if self._sought:
-            next(frames, None)  # which the decoder may have cut
+        self._heartbeat()
+        if self._after_seek:
+            next(frames, None)  # the decoder may have truncated the first frame
         for frame in frames:
-            self._alive()
+            self._heartbeat()
             start = seconds_of(frame) + self._shift
             if run is not None:
-                late = run.late(start)
+                late = run.lateness(start)
                 if late > _LONGEST_HOLE_SECONDS or late < -_LONGEST_OVERLAP_SECONDS:
                     raise StreamError(f"its sound jumps by {late:.3f} s at {start:.3f} s")
-                if abs(late) > _JITTER_SECONDS or run.form != _format(frame):
+                if abs(late) > _JITTER_SECONDS or run.format != _format(frame):
                     yield run.add(None)
                     run = _Run(frame, start, rate=self._rate, channels=self._channels)
             else:
-                start = self._counted(frame) + self._shift
+                start = self._exact_start(frame) + self._shift
                 run = _Run(frame, start, rate=self._rate, channels=self._channels)
             yield run.add(frame)
         if run is not None:
             yield run.add(None)
 
-    def _counted(self, frame: av.AudioFrame) -> float:
-        """When the frame is presented, to the sample, counted in frames from the stream's first.
+    def _exact_start(self, frame: av.AudioFrame) -> float:
+        """The frame's presentation time, exact to the sample also after a seek.
 
-        Only after a seek: containers that round their times leave it open by up to a millisecond.
+        Containers that round times leave up to a millisecond open. After a seek the exact time is
+        recovered by counting whole frames from the beginning of the stream.
         """
         start = seconds_of(frame)
-        if not (self._sought and frame.samples) or self._stream.start_time is None:
+        if not (self._after_seek and frame.samples) or self._stream.start_time is None:
             return start
-        # The stream's first frame began before its first sample that is heard.
+        # The stream's first frame begins before its first audible sample.
         length = frame.samples / frame.sample_rate
         whole = float(self._stream.start_time * _base(frame))
         whole -= self._stream.codec_context.delay / frame.sample_rate
@@ -251,32 +258,33 @@ class Sound:
 
 
 class _Run:
-    """Sound without a hole, resampled onto whole multiples of 1 / rate on the file's clock.
+    """Resampler of sound without holes onto multiples of 1 / rate on the file's clock.
 
-    Where it is cut or begun does not change a sample, but for what the filter hears at its ends.
+    The grid does not depend on where a run begins or how it is divided, so the same instant always
+    gives the same sample, except within the filter's length of the run's ends.
 
     Args:
-      frame: the first.
-      start: when it is presented, seconds.
-      rate: the wanted one.
-      channels: as of `Sound`.
+      frame: the first frame of the run.
+      start: presentation time of that frame in seconds.
+      rate: the wanted rate in Hz.
+      channels: as for `Sound`.
     """
 
     def __init__(self, frame: av.AudioFrame, start: float, *, rate: int, channels: str):
-        self.form = _format(frame)
-        self._start, self._heard = start, 0
+        self.format = _format(frame)
+        self._start, self._num_added = start, 0
         self._channels, self._count = channels, 2 if channels == "stereo" else 1
         source = frame.sample_rate
         _check_rate(source)
-        # Packed, since PyAV crashes on planar frames of eight channels and more. Mixed by `_mixed`,
-        # since FFmpeg makes stereo of mono at -3 dB.
+        # Packed, because PyAV crashes on planar frames of eight channels and more. Mixed by
+        # `_mixed`, because FFmpeg turns mono into stereo at -3 dB.
         many = channels == "stereo" and frame.layout.nb_channels > 2
-        layout = "stereo" if many else self.form[1]
+        layout = "stereo" if many else self.format[1]
         self._unpacker = av.AudioResampler(format="flt", layout=layout, rate=source)
         self._layout = "stereo" if channels == "stereo" else "mono"
         self._resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=rate)
-        # The clocks of source and result agree once in `step` samples of the source: there the
-        # resampler begins, with silence before the first frame.
+        # The grids of source and result coincide at every `step`-th source sample. The resampler
+        # begins at such a sample, with silence before the first frame.
         divisor = math.gcd(source, rate)
         step = source // divisor
         first = round(start * source)
@@ -287,13 +295,16 @@ class _Run:
         self._index = (first - lead) // step * (rate // divisor)
         self._skip = math.ceil(Fraction(lead * rate, source))
 
-    def late(self, start: float) -> float:
-        """By how many seconds a frame presented at `start` is later than the end of the run."""
-        return start - (self._start + self._heard / self.form[0])
+    def lateness(self, start: float) -> float:
+        """Seconds from the end of the run to a frame that is presented at `start`."""
+        return start - (self._start + self._num_added / self.format[0])
 
     def add(self, frame: av.AudioFrame | None) -> tuple[int, np.ndarray]:
-        """(index of the first sample, samples [c n]) of what is ready now; None ends the run."""
-        self._heard += 0 if frame is None else frame.samples
+        """Adds a frame, or ends the run for None.
+
+        Returns (index of the first sample, samples [c n]) of the sound that is ready.
+        """
+        self._num_added += 0 if frame is None else frame.samples
         for piece in filter(None, self._unpacker.resample(frame)):
             samples = np.asarray(piece.to_ndarray())
             self._waiting.append(samples.reshape(-1, piece.layout.nb_channels))
@@ -311,7 +322,7 @@ class _Run:
         return index, ready[:, skipped:]
 
     def _mixed(self, packed: np.ndarray) -> np.ndarray:
-        """The wanted channels, float32 [c n], of all, float32 [n channels]."""
+        """Mixes packed samples float32 [n channels] into the wanted channels, float32 [c n]."""
         samples = packed.T
         if self._channels == "stereo":
             return samples[[0, -1]]
@@ -324,14 +335,14 @@ class _Run:
         samples = np.concatenate([self._lead, self._mixed(np.concatenate(waiting))], axis=1)
         self._lead = self._lead[:, :0]
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
-        frame.sample_rate, frame.time_base = self.form[0], Fraction(1, self.form[0])
+        frame.sample_rate, frame.time_base = self.format[0], Fraction(1, self.format[0])
         frame.pts = self._fed
         self._fed += frame.samples
         return self._resampler.resample(frame)
 
 
 def seconds_of(frame: av.VideoFrame | av.AudioFrame) -> float:
-    """When the frame is presented; StreamError if it does not say."""
+    """Returns the frame's presentation time in seconds; StreamError if it has none."""
     seconds = frame.time
     if seconds is None:
         raise StreamError("it has a frame without a presentation time")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of half-done work: one process at a time uses it, and it goes when the work is done."""
+"""Locked folder of unfinished work, removed when the work is done."""
 
 import fcntl
 import os
@@ -14,9 +14,10 @@ _USER_PREFIX = "user."
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the lock of `folder`, made if it is missing; waits for whoever holds it.
+    """Context that holds the lock of `folder`, after waiting for its present holder.
 
-    The system releases it when the process ends, however it ends.
+    Makes the folder if it is missing. The system releases the lock whenever the process ends, even
+    when it is killed.
     """
     while (lock := _lock(folder)) is None:
         pass
@@ -27,19 +28,19 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, user: str) -> None:
-    """Notes that `user` works here, as others may go on with the same work. Needs the lock."""
+    """Records that `user` needs this folder; several datasets may share it. Requires the lock."""
     (folder / f"{_USER_PREFIX}{user}").touch()
 
 
 def discard(folder: Path) -> None:
-    """Removes the folder. Needs the lock."""
-    # Out of the way first, in one step: a worker whose parent was killed may still write to it.
+    """Removes the folder. Requires the lock."""
+    # Renamed first, because a worker whose parent was killed may still be writing to it.
     folder.rename(folder.with_name(f"{folder.name}.old.{os.getpid()}"))
     _sweep(folder)
 
 
 def discard_if_last(folder: Path, user: str) -> None:
-    """Removes what `user` left when it was killed as it had just finished."""
+    """Removes a folder that only `user` needs, as a run killed at its very end leaves it."""
     _sweep(folder)
     if folder.exists() and _users(folder) <= {user}:
         with locked(folder):
@@ -48,19 +49,19 @@ def discard_if_last(folder: Path, user: str) -> None:
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
-    """Raises OSError unless `folder`, with what lies in it, can grow to `num_bytes`."""
+    """Raises OSError unless the disk has room for `folder` to grow to `num_bytes` in all."""
     has = sum(path.stat().st_size for path in folder.iterdir())
     free = shutil.disk_usage(folder).free
     if num_bytes > has + free:
         raise OSError(
             f"{folder} needs {num_bytes / 1e9:.1f} GB for clips, and {(has + free) / 1e9:.1f} GB "
             "are free. Free disk space, choose another data_dir, fewer files or smaller clips; "
-            "then run again to go on."
+            "then run again to resume."
         )
 
 
 def _lock(folder: Path) -> int | None:
-    """The handle of the lock file, or None if the folder was removed in the meantime."""
+    """Locks the folder; returns the lock file's handle, or None if the folder was just removed."""
     path = folder / _LOCK_FILE
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers shared by the networks. Channel-last, Flax NNX, no state besides parameters."""
+"""Layers shared by the networks: channel-last, Flax NNX, without state besides parameters."""

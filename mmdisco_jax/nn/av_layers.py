@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions and norms of the towers that MM-Diffusion and MMDisCo's discriminator share.
+"""Audio-video layers: paired convolutions and norms of MM-Diffusion and MMDisCo's discriminator.
 
-Attribute names are those of the official checkpoints. Video is [b f h w c]; audio [b l m c] (2-D)
-or [b l c] (1-D).
+Both networks have a video tower and an audio tower made of these layers. Attribute names are those
+of the official checkpoints. Video is [b f h w c]; audio is [b l m c] (2-D) or [b l c] (1-D).
 """
-
-from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from mmdisco_jax.nn.conv import Conv, same_conv
-from mmdisco_jax.nn.norm import GroupNorm, group_norm
+from mmdisco_jax.nn.norm import GroupNorm
 
 VIDEO_POOL = (1, 2, 2)
-AUDIO_POOL = {"1d": (4,), "2d": (1, 2)}  # 2-D: the mel axis alone, time keeps its resolution
+AUDIO_POOL = {"1d": (4,), "2d": (1, 2)}  # 2-D audio keeps its resolution in time
 _AUDIO_RANK = {"1d": 1, "2d": 2}
 
 
 class FactorisedVideoConv(nnx.Module):
-    """3x3 convolution of each frame, then k3 over time at each pixel, both with bias."""
+    """(2+1)-D convolution: 3x3 within each frame, then 3 taps along time at each pixel."""
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
         self.video_conv_spatial = Conv(in_channels, out_channels, (3, 3), rngs=rngs)
@@ -29,7 +27,7 @@ class FactorisedVideoConv(nnx.Module):
     def __call__(self, video: Array) -> Array:
         b, f, h, w, c = video.shape
         frames = self.video_conv_spatial(video.reshape(b * f, h, w, c))
-        # Time convolved in place as a (3, 1) window over (f, h w): no transposition to and fro.
+        # A (3, 1) window over (f, h w) convolves time in place, without transposing the pixels.
         temporal = self.video_conv_temporal
         kernel, bias = (p[...].astype(video.dtype) for p in (temporal.kernel, temporal.bias))
         mixed = same_conv(frames.reshape(b, f, h * w, -1), kernel[:, None])
@@ -37,7 +35,7 @@ class FactorisedVideoConv(nnx.Module):
 
 
 class VideoConv(nnx.Module):
-    """3-D convolution with `size` taps along time, height and width; size 1 maps the channels."""
+    """3-D convolution with `size` taps along time, height and width."""
 
     def __init__(
         self,
@@ -56,7 +54,7 @@ class VideoConv(nnx.Module):
 
 
 class AudioConv(nnx.Module):
-    """Convolution over (l, m) or l with `size` taps along each axis."""
+    """Audio convolution with `size` taps along l (conv "1d") or along l and m (conv "2d")."""
 
     def __init__(
         self,
@@ -83,22 +81,18 @@ class AudioConv(nnx.Module):
 
 
 class Normalization(nnx.Module):
-    """Affine group norm; exists for the official name `*.GroupNorm.*`."""
+    """Group norm, nested one level deeper to match the official name `*.GroupNorm.*`."""
 
     def __init__(self, num_groups: int, channels: int):
         self.GroupNorm = GroupNorm(num_groups, channels)
 
     def __call__(self, x: Array, modulation: tuple[Array, Array] | None = None) -> Array:
-        """norm(x), or with modulation (scale, shift), [b c] each: norm(x) * (1 + scale) + shift."""
-        if modulation is None:
-            return self.GroupNorm(x)
-        norm, (scale, shift) = self.GroupNorm, modulation
-        gain = 1 + scale
-        return group_norm(x, norm.num_groups, norm.scale[...] * gain, norm.bias[...] * gain + shift)
+        """Normalise x, modulated by (scale, shift) if given; see `GroupNorm`."""
+        return self.GroupNorm(x, modulation)
 
 
 class InitialBlock(nnx.Module):
-    """The first convolution of both towers; ignores the embeddings that later blocks take."""
+    """First convolution of both towers. It ignores the embeddings that later blocks take."""
 
     def __init__(self, video_in: int, audio_in: int, out: int, audio_conv: str, *, rngs: nnx.Rngs):
         self.video_conv = FactorisedVideoConv(video_in, out, rngs=rngs)
@@ -109,13 +103,6 @@ class InitialBlock(nnx.Module):
         return self.video_conv(video), self.audio_conv(audio)
 
 
-def chain(layers: Sequence, x: Array) -> Array:
-    """x through the layers, one after the other."""
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
 def add_per_channel(x: Array, offset: Array) -> Array:
-    """x [b ... c] + offset [b c], in the dtype of x."""
+    """Add offset [b c] to every place of x [b ... c], in the dtype of x."""
     return x + jnp.expand_dims(offset.astype(x.dtype), tuple(range(1, x.ndim - 1)))

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a diffusers `config.json`: what a port reads of it, fixes and ignores."""
+"""Strict reader of a diffusers `config.json`.
+
+A port must not silently ignore an option that changes the network. Each port therefore lists the
+keys that it reads, those it supports with certain values only, and those that change no number;
+any other key is an error.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,17 +18,20 @@ def read_config(
     fixed: Mapping[str, tuple],
     ignored: Collection[str],
 ) -> dict[str, Any]:
-    """The values of the keys of `defaults`, those of `config` where it has them.
+    """Read the keys of `defaults` from `config`, and refuse options that the port does not have.
 
     Args:
-      config: a `config.json`, as diffusers writes it; older versions leave keys out.
+      config: a `config.json` as diffusers writes it; older versions leave keys out.
       model: name of the network, for errors.
-      defaults: the keys that the port reads, and diffusers' own defaults of them.
-      fixed: keys of which the port has certain values only; the first is diffusers' default.
-      ignored: keys that change no number of a prediction. Keys with a leading "_" are, too.
+      defaults: the keys that the port reads, with the values that diffusers takes for absent ones.
+      fixed: keys that the port supports with certain values only, diffusers' default first.
+      ignored: keys that do not change a prediction. Keys with a leading "_" are ignored, too.
+
+    Returns:
+      A value for each key of `defaults`.
 
     Raises:
-      ValueError: a fixed key has another value, or a key is in none of the three.
+      ValueError: a fixed key has an unsupported value, or a key is in none of the three tables.
     """
     for key, value in config.items():
         if key in fixed and not any(value == allowed for allowed in fixed[key]):
@@ -42,10 +50,10 @@ def read_config(
 
 
 def per_level(key: str, value: Any, num_levels: int) -> tuple:
-    """A config's value for each level: of a number itself, of a list its entries.
+    """Expand a config's value to one entry per level: a number is repeated, a list is kept.
 
     Raises:
-      ValueError: a list of another length, or with entries that are no integers (nor None).
+      ValueError: the list has another length, or an entry that is neither an integer nor None.
     """
     values = (value,) * num_levels if isinstance(value, int) else value
     if not isinstance(values, (list, tuple)) or len(values) != num_levels:
@@ -62,10 +70,15 @@ def per_level(key: str, value: Any, num_levels: int) -> tuple:
 
 
 def attends(key: str, types: Any, plain: str, attending: str) -> tuple[bool, ...]:
-    """Whether each block type of a config is the `attending` one.
+    """Translate a config's block types to one flag per level: does this level attend?
+
+    Args:
+      key: name of the list in the config, for errors.
+      types: the list.
+      plain, attending: names of the block without and with attention.
 
     Raises:
-      ValueError: a type is neither.
+      ValueError: a type is neither of the two.
     """
     if other := [name for name in types if name not in (plain, attending)]:
         raise ValueError(

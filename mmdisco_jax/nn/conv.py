@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions with zero padding, average pooling, repetition; channel-last."""
+"""Convolution with zero padding, average pooling and nearest-neighbour upsampling; channel-last."""
 
 from collections.abc import Sequence
 from math import prod
@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 _SPATIAL = "DHW"
-# Uniform of variance 1 / (3 fan_in): PyTorch's default, with which the official networks start.
+# PyTorch's default, from which the official networks start: uniform, with variance 1 / (3 fan_in).
 KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -22,19 +22,24 @@ def same_conv(
     stride: int = 1,
     padding: tuple[int, int] | None = None,
 ) -> Array:
-    """Cross-correlate x [b, *spatial, i] with kernel [*window, i, o].
+    """Cross-correlate x [b, *spatial, i] with a kernel [*window, i, o], padding with zeros.
 
-    With stride 1 and its own padding the output has x's extent.
+    With stride 1 and the default padding, the output has the extent of x.
 
     Args:
-      kernel: its window must be odd along each axis: an even one has no centre.
-      stride: of the windows, along every axis.
-      padding: zeros before and after, along every axis; None: as far as the window reaches.
+      kernel: each extent of its window must be odd, because an even window has no centre.
+      dilation: distance between the taps, along every axis.
+      stride: distance between the windows, along every axis.
+      padding: number of zeros before and after, along every axis; None pads as far as the window
+        reaches.
+
+    Raises:
+      ValueError: an extent of the window is even.
     """
     window = kernel.shape[:-2]
     if any(size % 2 == 0 for size in window):
         raise ValueError(f"kernel window {window} must be odd along every axis")
-    if prod(window) == 1 and stride == 1:  # a matrix product, which every backend does best
+    if prod(window) == 1 and stride == 1:  # a matrix product is the fastest form on every backend
         return x @ kernel.reshape(kernel.shape[-2:])
     axes = _SPATIAL[-len(window) :]
     reach = [dilation * (size // 2) for size in window]
@@ -49,15 +54,15 @@ def same_conv(
 
 
 class Conv(nnx.Module):
-    """A convolution with bias: [b, *spatial, i] -> [b, *spatial, o], fewer with a stride.
+    """Convolution with bias over 1 to 3 spatial axes: [b, *spatial, i] -> [b, *spatial', o].
 
-    Computed in the dtype of the input, whatever the parameters have.
+    It computes in the dtype of its input, so that a network with float32 parameters runs in
+    bfloat16 when its input is bfloat16.
 
     Args:
       window: odd extent of the kernel along each spatial axis.
-      dilation: distance between the taps, equal along all axes.
-      stride, padding: as of `same_conv`.
-      zero_init: start from a zero kernel, so that a residual branch starts as nothing.
+      dilation, stride, padding: see `same_conv`.
+      zero_init: start from a zero kernel, so that a residual branch contributes nothing at first.
     """
 
     def __init__(
@@ -84,7 +89,7 @@ class Conv(nnx.Module):
 
 
 def avg_pool(x: Array, window: Sequence[int]) -> Array:
-    """Mean over disjoint windows of the spatial axes of x [b, *spatial, c]; a remainder is dropped.
+    """Average x [b, *spatial, c] over disjoint windows of its spatial axes; drop any remainder.
 
     Raises:
       ValueError: an axis is shorter than its window.
@@ -102,7 +107,7 @@ def avg_pool(x: Array, window: Sequence[int]) -> Array:
 
 
 def upsample(x: Array, factors: Sequence[int]) -> Array:
-    """Repeat each element of x [b, *spatial, c] `factors` times along the spatial axes."""
+    """Upsample x [b, *spatial, c] by repeating each element `factors` times along its axis."""
     for axis, factor in enumerate(factors, start=1):
         x = jnp.repeat(x, factor, axis=axis)
     return x

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Group normalisation (Wu and He 2018) and layer normalisation of channel-last arrays."""
+"""Group and layer normalisation of channel-last arrays (Wu and He 2018; Ba et al. 2016)."""
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-EPSILON = 1e-5  # PyTorch's default; the official networks never change it
+EPSILON = 1e-5  # PyTorch's default
 
 
 def check_groups(num_channels: int, num_groups: int) -> None:
@@ -20,18 +20,18 @@ def check_groups(num_channels: int, num_groups: int) -> None:
 def group_norm(
     x: Array, num_groups: int, scale: Array, shift: Array, *, epsilon: float = EPSILON
 ) -> Array:
-    """Normalise over all axes but the batch, jointly within each group of channels.
+    """Group norm: normalise x over all axes but the batch, jointly within each group of channels.
 
-    The result is `normalised * scale + shift`, so that a modulation by the diffusion time costs no
-    pass of its own. Statistics are float32 and two-pass: subtracting the mean first keeps the
-    variance exact when the mean is large.
+    The result is `normalised * scale + shift`. Scale and shift may differ by sample, so that a
+    modulation by the diffusion time costs no pass of its own. Statistics are float32 and two-pass:
+    subtracting the mean first keeps the variance exact when the mean is large.
 
     Args:
       x: [b, ..., c].
       scale, shift: [c] or [b, c].
 
     Returns:
-      Array like x.
+      Array of x's shape and dtype.
     """
     batch, channels = x.shape[0], x.shape[-1]
     inner = tuple(range(1, x.ndim - 1))
@@ -52,7 +52,7 @@ def group_norm(
 
 
 class GroupNorm(nnx.Module):
-    """`group_norm` with a learned scale and shift per channel: [b, ..., c] -> same shape."""
+    """Group norm with a learned scale and bias per channel: [b, ..., c] -> same shape and dtype."""
 
     def __init__(self, num_groups: int, num_channels: int, *, epsilon: float = EPSILON):
         check_groups(num_channels, num_groups)
@@ -61,15 +61,22 @@ class GroupNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(num_channels))
         self.bias = nnx.Param(jnp.zeros(num_channels))
 
-    def __call__(self, x: Array) -> Array:
-        scale, shift = self.scale[...], self.bias[...]
-        return group_norm(x, self.num_groups, scale, shift, epsilon=self.epsilon)
+    def __call__(self, x: Array, modulation: tuple[Array, Array] | None = None) -> Array:
+        """Normalise x; with modulation (scale, shift), [b c] each: norm(x) * (1 + scale) + shift.
+
+        The modulation is folded into the learned scale and bias, so that it costs no extra pass.
+        """
+        scale, bias = self.scale[...], self.bias[...]
+        if modulation is not None:
+            gain = 1 + modulation[0]
+            scale, bias = scale * gain, bias * gain + modulation[1]
+        return group_norm(x, self.num_groups, scale, bias, epsilon=self.epsilon)
 
 
 class LayerNorm(nnx.Module):
-    """Normalises the last axis, with a learned scale and shift: [... c] -> same shape and dtype.
+    """Layer norm with a learned scale and bias: [... c] -> same shape and dtype.
 
-    Statistics are float32 and two-pass, as those of `group_norm`.
+    Statistics are float32 and two-pass, as in `group_norm`.
     """
 
     def __init__(self, num_features: int, *, epsilon: float = EPSILON):

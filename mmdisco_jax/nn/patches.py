@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patches: any channel-last array to a sequence of tokens and back."""
+"""Patch embedding geometry: reshapes any channel-last array to a sequence of tokens and back.
+
+A patch is a block of neighbouring elements along the axes of a sample [*axes, c]: time and
+frequency for sound; time, height and width for video.
+"""
 
 import math
 
@@ -7,18 +11,19 @@ from mmdisco_jax.types import Array
 
 
 def check_patch(shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
-    """ValueError unless `patch` divides the axes of `shape` [*axes, channels]."""
+    """Raise ValueError unless `patch` divides the axes of `shape` [*axes, channels]."""
     axes = shape[:-1]
     if len(patch) != len(axes) or any(a % p for a, p in zip(axes, patch, strict=False)):
         raise ValueError(f"patch {patch} must divide the axes {axes} of a sample of shape {shape}.")
 
 
 def num_tokens(shape: tuple[int, ...], patch: tuple[int, ...]) -> int:
+    """Count the tokens of a sample of `shape` [*axes, channels]."""
     return math.prod(a // p for a, p in zip(shape[:-1], patch, strict=True))
 
 
 def patchify(x: Array, patch: tuple[int, ...]) -> Array:
-    """[b, *axes, c] -> [b, tokens, prod(patch) * c]; tokens in row-major order of the axes."""
+    """Cut x [b, *axes, c] into tokens [b, n, prod(patch) * c], in row-major order of the axes."""
     *axes, c = x.shape[1:]
     n = len(axes)
     split = [s for a, p in zip(axes, patch, strict=True) for s in (a // p, p)]
@@ -28,7 +33,7 @@ def patchify(x: Array, patch: tuple[int, ...]) -> Array:
 
 
 def unpatchify(tokens: Array, shape: tuple[int, ...], patch: tuple[int, ...]) -> Array:
-    """The inverse of `patchify` for samples of `shape` [*axes, c]."""
+    """Invert `patchify`: tokens [b, n, prod(patch) * c] to samples [b, *shape]."""
     *axes, c = shape
     n = len(axes)
     counts = [a // p for a, p in zip(axes, patch, strict=True)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sinusoidal embedding of the diffusion time and its two-layer projection."""
+"""Sinusoidal embedding of the diffusion timestep, and its two-layer projection."""
 
 import math
 
@@ -12,14 +12,15 @@ from jax import Array
 def sinusoidal_embedding(
     t: Array, dim: int, *, cos_first: bool = False, freq_shift: float = 0.0, max_period: float = 1e4
 ) -> Array:
-    """Sines and cosines of t at `dim // 2` geometric frequencies (Vaswani et al. 2017, 3.5).
+    """Sinusoidal timestep embedding with `dim // 2` geometric frequencies (Vaswani et al. 2017).
 
     Frequency k is max_period ** (-k / (dim // 2 - freq_shift)). MMDisCo's discriminator has sines
-    first and freq_shift 1; MM-Diffusion and the diffusers U-Nets cosines first and freq_shift 0.
+    first and freq_shift 1; the other networks have cosines first and freq_shift 0.
 
     Args:
-      t: times [b], integer or float.
+      t: timesteps [b], integer or float.
       dim: even size of the embedding.
+      cos_first: put the cosines before the sines.
 
     Returns:
       float32 [b, dim].
@@ -37,7 +38,10 @@ def sinusoidal_embedding(
 
 
 class TimestepEmbedding(nnx.Module):
-    """Linear, SiLU, Linear: [b, in_dim] -> [b, out_dim]. Attribute names as in diffusers."""
+    """Two-layer projection of a timestep embedding, with SiLU between: [b in_dim] -> [b out_dim].
+
+    Attribute names are those of diffusers.
+    """
 
     def __init__(self, in_dim: int, out_dim: int, *, rngs: nnx.Rngs):
         self.linear_1 = nnx.Linear(in_dim, out_dim, rngs=rngs)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch weights to NNX parameters and back; the only place that reads foreign checkpoints."""
+"""Conversion between PyTorch weights and NNX parameters; the only reader of foreign checkpoints."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read and write weight files: safetensors, and PyTorch's own format without running its pickle."""
+"""Reading and writing of weight files: safetensors, and PyTorch files without running pickles."""
 
 import pickle
 import re
@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from mmdisco_jax.io import replacing
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-# What torch.load raises for damaged files, truncated ones and such as hold more than tensors.
+# torch.load raises these for damaged or truncated files and for files that hold more than tensors.
 _UNREADABLE = (
     RuntimeError,
     OSError,
@@ -34,18 +34,18 @@ _KNOWN = (".safetensors", *TORCH_SUFFIXES)
 
 
 def read_tensors(path: str | Path, *, entry: str | None = None) -> dict[str, np.ndarray]:
-    """All tensors of a weight file, name -> array in the file's layout.
+    """Reads all tensors of a weight file; returns name -> array in the file's layout.
 
-    `.safetensors` needs nothing else; `.pt .pth .bin .ckpt` need PyTorch, are read with
-    `weights_only=True` and so never execute code. bfloat16 comes back as float32 from those.
+    Files with the suffixes `.pt .pth .bin .ckpt` need PyTorch. They are read with
+    `weights_only=True`, so no code in them is ever executed; their bfloat16 becomes float32.
 
     Args:
-      entry: key of the state dict inside a `.ckpt`-like file, such as "state_dict".
+      entry: key of the state dict inside a file that holds several, such as "state_dict".
 
     Raises:
-      ValueError: unknown suffix, unreadable content, or content that is not names and tensors.
+      ValueError: unknown suffix, unreadable content, or anything but a dict of tensors.
       FileNotFoundError: no such file.
-      RuntimeError: PyTorch is needed and not installed.
+      RuntimeError: PyTorch is needed but not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,13 +60,13 @@ def read_tensors(path: str | Path, *, entry: str | None = None) -> dict[str, np.
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a weight file of any suffix that `read_tensors` knows; it appears whole or not at all.
+    """Writes a weight file of any suffix that `read_tensors` knows, as a whole or not at all.
 
-    PyTorch's suffixes give a plain state dict, as `torch.load` and the official code read it.
+    PyTorch's suffixes give a plain state dict, as `torch.load` and the official code expect it.
 
     Raises:
-      ValueError: another suffix.
-      RuntimeError: PyTorch is needed and not installed.
+      ValueError: unknown suffix.
+      RuntimeError: PyTorch is needed but not installed.
       WriteError: the file could not be written; nothing is left behind.
     """
     path = Path(path)
@@ -97,7 +97,7 @@ def _torch(path: Path, verb: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Ours, not PyTorch's: that one goes on to say how the code can be run after all."""
+    """Why a PyTorch file is refused. PyTorch's own message explains how to run its code anyway."""
     found = re.search(r"GLOBAL (\S+)", str(error))
     if found:
         return (
@@ -110,7 +110,7 @@ def _reason(error: Exception) -> str:
 def _read_torch(path: Path, entry: str | None) -> dict[str, np.ndarray]:
     torch = _torch(path, "reading")
     try:
-        # Mapped, not read, where the file's form allows it: PyTorch's is a zip since 1.6.
+        # Memory-mapped if possible: PyTorch has written zip files since 1.6.
         mapped = zipfile.is_zipfile(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model folders as diffusers and transformers write them: a config.json beside weight files.
+"""Model folders in the layout of diffusers and transformers: a config.json beside weight files.
 
-A pipeline's folder holds one such folder a component. Weights are one file or several with an
-index; safetensors are preferred to PyTorch's own format, and a variant ("fp16") is taken only by
-name.
+The folder of a pipeline holds one such folder for each component. Weights are one file, or several
+with an index. Safetensors are preferred to PyTorch files; a variant such as "fp16" is used only if
+it is named.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Any
 from mmdisco_jax.porting.lazy import LazyTensors, open_files
 
 CONFIG = "config.json"
-_STEMS = {  # suffix -> stems; diffusers' first, then transformers'
+_STEMS = {  # suffix -> file names without it, of diffusers and of transformers
     "safetensors": ("diffusion_pytorch_model", "model"),
     "bin": ("diffusion_pytorch_model", "pytorch_model"),
 }
@@ -26,44 +26,45 @@ _MAX_JSON_BYTES = 64 * 2**20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Component:
-    """One model of a folder: config as its config.json has it; tensors, not read yet."""
+    """One model of a folder: the content of its config.json, and its tensors, not read yet."""
 
     config: Mapping[str, Any]
     tensors: LazyTensors
 
 
 def open_component(root: str | Path, name: str = "", *, variant: str | None = None) -> Component:
-    """The model in the subfolder `name` of `root`, or in `root` itself if `name` is empty.
+    """Opens the model in the subfolder `name` of `root`, or in `root` itself if `name` is "".
 
     Args:
-      variant: such as "fp16"; None takes the files without one.
+      variant: a variant such as "fp16"; None for the files without one.
 
     Raises:
-      FileNotFoundError: the folder lacks files; all are named.
-      ValueError: a damaged config or index, or an index that points out of its folder.
+      FileNotFoundError: files are missing; the message names all of them.
+      ValueError: a damaged config or index, or an index that points outside its folder.
     """
     folder = Path(root) / checked_component(name)
-    lacking = missing(root, [name], variant=variant)
+    lacking = missing_files(root, [name], variant=variant)
     if lacking:
         raise FileNotFoundError(f"{root}: lacks {', '.join(lacking)}")
     chosen = weight_file([path.name for path in folder.iterdir()], variant)
-    paths = [folder / file for file in parts_of(folder, str(chosen))]
+    paths = [folder / file for file in shard_names(folder, str(chosen))]
     return Component(config=read_json(folder / CONFIG), tensors=open_files(paths))
 
 
-def missing(
+def missing_files(
     root: str | Path | None,
     models: Sequence[str],
     *,
     others: Sequence[str] = (),
     variant: str | None = None,
 ) -> list[str]:
-    """What a local pipeline's folder lacks, as relative paths; empty if it is complete.
+    """Lists the files that the folder of a pipeline lacks, as relative paths.
 
     Args:
-      root: the folder; None: what all of it would be.
+      root: the folder; None lists everything that would be needed.
       models: components with a config.json and weights; "" is the folder itself.
-      others: components of which any file will do: tokenizers, schedulers.
+      others: components without weights (tokenizers, schedulers), for which any file is enough.
+      variant: as for `open_component`.
     """
     lacking = []
     for name in models:
@@ -74,7 +75,7 @@ def missing(
         if chosen is None:
             lacking.append(_joined(name, _wanted_weights(names, variant)))
         elif folder is not None:
-            parts = parts_of(folder, chosen)
+            parts = shard_names(folder, chosen)
             lacking += [_joined(name, part) for part in parts if part not in names]
     for name in others:
         if root is None or not _file_names(Path(root) / checked_component(name)):
@@ -83,11 +84,11 @@ def missing(
 
 
 def weight_file(names: Collection[str], variant: str | None) -> str | None:
-    """The file, or the index, that holds a model's weights, of the names in its folder."""
+    """Picks the weight file or the index of a model from the file names in its folder."""
     part = f".{variant}" if variant else ""
     for suffix, stems in _STEMS.items():
         for stem in stems:
-            # An index carries the variant before or after "index", by the age of its writer.
+            # Old and new writers put the variant before or after "index".
             index = f"{stem}.{suffix}.index{part}.json", f"{stem}{part}.{suffix}.index.json"
             for name in (f"{stem}{part}.{suffix}", *index):
                 if name in names:
@@ -95,11 +96,11 @@ def weight_file(names: Collection[str], variant: str | None) -> str | None:
     return None
 
 
-def parts_of(folder: Path, weights: str) -> list[str]:
-    """The weight files that `weights` stands for: itself, or what an index lists, sorted.
+def shard_names(folder: Path, weights: str) -> list[str]:
+    """Lists the weight files of a model: `weights` itself, or the shards that an index names.
 
     Raises:
-      ValueError: a damaged index, or names in it that are not plain names of weight files.
+      ValueError: a damaged index, or an index with names that are not plain weight file names.
     """
     if not weights.endswith(".json"):
         return [weights]
@@ -116,11 +117,11 @@ def parts_of(folder: Path, weights: str) -> list[str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Reads a JSON file that holds an object.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is too large, damaged, or no object.
+      ValueError: the file is too large, damaged, or holds something else.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -136,10 +137,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def checked_component(name: str) -> str:
-    """`name`, if it is a plain folder name or empty.
+    """Returns `name` if it is empty or a plain folder name.
 
     Raises:
-      ValueError: it would lead elsewhere.
+      ValueError: the name could lead out of the folder.
     """
     if name and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
         raise ValueError(f"a component is called {name!r}; it must be a plain folder name.")

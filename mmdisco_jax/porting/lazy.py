@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors by name that are read one by one, so that a large model is never held twice."""
+"""Lazily read tensors by name, so that a large model is never in memory twice."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,8 +21,8 @@ _DTYPES: Mapping[str, DTypeLike] = {  # safetensors' names
 }
 
 
-class Entry(NamedTuple):
-    """What is known of a tensor before it is read."""
+class LazyTensor(NamedTuple):
+    """Shape and dtype of a tensor, and a function that reads it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -30,9 +30,9 @@ class Entry(NamedTuple):
 
 
 class LazyTensors(Mapping[str, np.ndarray]):
-    """Name -> array; each look-up reads the tensor anew and nothing is kept."""
+    """Mapping from names to arrays; each look-up reads the tensor again, and none is kept."""
 
-    def __init__(self, entries: Mapping[str, Entry]):
+    def __init__(self, entries: Mapping[str, LazyTensor]):
         self.entries = dict(entries)
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -48,12 +48,12 @@ class LazyTensors(Mapping[str, np.ndarray]):
         return name in self.entries  # Mapping's own would read the tensor
 
     def renamed(self, rule: Callable[[str], str | None]) -> "LazyTensors":
-        """The same tensors under the names that `rule` gives; None leaves one out.
+        """Renames the tensors by `rule`; a tensor whose new name is None is dropped.
 
         Raises:
-          ValueError: two tensors of one name.
+          ValueError: two tensors get the same name.
         """
-        found: dict[str, Entry] = {}
+        found: dict[str, LazyTensor] = {}
         for name, entry in self.entries.items():
             new = rule(name)
             if new in found:
@@ -64,28 +64,28 @@ class LazyTensors(Mapping[str, np.ndarray]):
 
 
 def as_lazy(tensors: Mapping[str, np.ndarray]) -> LazyTensors:
-    """Any mapping with shapes and dtypes known beforehand; arrays in memory stay where they are."""
+    """Wraps any mapping of arrays as `LazyTensors`, without copying them."""
     if isinstance(tensors, LazyTensors):
         return tensors
 
-    def entry(name: str) -> Entry:
+    def entry(name: str) -> LazyTensor:
         array = tensors[name]
-        return Entry(tuple(array.shape), np.dtype(array.dtype), lambda: tensors[name])
+        return LazyTensor(tuple(array.shape), np.dtype(array.dtype), lambda: tensors[name])
 
     return LazyTensors({name: entry(name) for name in tensors})
 
 
 def open_files(paths: Iterable[str | Path]) -> LazyTensors:
-    """The tensors of these weight files together.
+    """Opens several weight files as one mapping of tensors.
 
-    `.safetensors` are read tensor by tensor. PyTorch's suffixes are read as `read_tensors` does,
-    without running their pickle, and stay mapped while the result lives.
+    `.safetensors` files are read tensor by tensor. PyTorch files are opened as by `read_tensors`,
+    without running their pickles, and stay memory-mapped while the result exists.
 
     Raises:
-      ValueError: unreadable content, a dtype that NumPy lacks, or a name that two files hold.
+      ValueError: unreadable content, a dtype that NumPy lacks, or a name that is in two files.
       FileNotFoundError: no such file.
     """
-    entries: dict[str, Entry] = {}
+    entries: dict[str, LazyTensor] = {}
     for path in map(Path, paths):
         found = _safetensors(path) if path.suffix == ".safetensors" else as_lazy(read_tensors(path))
         twice = sorted(entries.keys() & found.keys())
@@ -95,7 +95,7 @@ def open_files(paths: Iterable[str | Path]) -> LazyTensors:
     return LazyTensors(entries)
 
 
-def _safetensors(path: Path) -> dict[str, Entry]:
+def _safetensors(path: Path) -> dict[str, LazyTensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weight file")
     try:
@@ -112,7 +112,7 @@ def _safetensors(path: Path) -> dict[str, Entry]:
             "file in one of these."
         )
     return {
-        name: Entry(
+        name: LazyTensor(
             tuple(part.get_shape()),
             np.dtype(_DTYPES[kinds[name]]),
             functools.partial(handle.get_tensor, name),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an NNX parameter is called and laid out in a PyTorch state dict.
+"""Naming rule between NNX parameters and tensors of a PyTorch state dict.
 
-The networks carry the official attribute names, so a rule suffices: the path joined by dots, the
-leaf renamed, the axes permuted by leaf and rank. What the rule cannot know (a transposed
-convolution, a renamed attribute) is listed beside the model as `overrides`.
+The networks use the attribute names of the official code, so one rule covers nearly all parameters:
+join the path by dots, rename the leaf, and permute the axes by leaf name and rank. Exceptions, such
+as transposed convolutions and renamed attributes, are listed beside each model as `overrides`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,30 +21,31 @@ AXES = {
 
 
 class TorchTensor(NamedTuple):
-    """Name in the state dict, and the NNX axes in PyTorch's order: `nnx_array.transpose(axes)`."""
+    """Name and layout of a tensor in the state dict: `nnx_array.transpose(axes)` is its value."""
 
     name: str
     axes: tuple[int, ...]
 
     @property
     def inverse(self) -> tuple[int, ...]:
-        """The PyTorch axes in NNX order."""
+        """Permutation of PyTorch's axes that gives NNX's layout."""
         return tuple(self.axes.index(axis) for axis in range(len(self.axes)))
 
 
 def dotted(path: Sequence[object]) -> str:
-    """An NNX path as `OVERRIDES` tables write it: "layers.0.kernel"."""
+    """Joins an NNX path by dots, as in "layers.0.kernel", the keys of `overrides`."""
     return ".".join(map(str, path))
 
 
-# Dotted NNX path -> a `TorchTensor`, or its fields as models write them that know nothing of it.
+# Dotted NNX path -> a `TorchTensor`, or a plain tuple of its fields, which models can write without
+# importing this package.
 Overrides = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def torch_tensor(
     path: Sequence[object], ndim: int, overrides: Overrides | None = None
 ) -> TorchTensor:
-    """The PyTorch form of the parameter at `path`; `overrides` is keyed by the dotted NNX path."""
+    """Returns the PyTorch name and layout of the parameter at `path` with `ndim` axes."""
     key = dotted(path)
     if overrides and key in overrides:
         return TorchTensor(*overrides[key])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights straight into their shardings and back out, one tensor at a time."""
+"""Sharded loading of weights: each tensor goes straight to its devices, one at a time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mmdisco_jax import parallel
-from mmdisco_jax.porting.lazy import Entry, LazyTensors, as_lazy
+from mmdisco_jax.porting.lazy import LazyTensor, LazyTensors, as_lazy
 from mmdisco_jax.porting.load import Overrides, require_match
 from mmdisco_jax.porting.names import TorchTensor, torch_tensor
 
@@ -24,20 +24,20 @@ def place(
     dtype: DTypeLike | None = None,
     overrides: Overrides | None = None,
 ) -> nnx.State:
-    """Parameters with the structure and shapes of `params` and the values of `tensors`.
+    """Fills parameters with the values of PyTorch tensors, on their devices.
 
-    Each tensor is read, turned to NNX's layout, cast and put on its devices before the next one is
-    read; a device gets its own part only.
+    Each tensor is read, transposed to NNX's layout, cast, and placed before the next one is read.
+    Each device receives only its own part.
 
     Args:
       params: state of the module, usually abstract (`nnx.eval_shape`).
-      tensors: PyTorch name -> array in PyTorch's layout, best a `LazyTensors`.
-      shardings: a tree like `params`, as `parallel.tree_shardings` gives; None: the default device.
-      dtype: of floating parameters; None keeps those of `params`.
-      overrides: dotted NNX path -> `TorchTensor`, for what the naming rule cannot know.
+      tensors: PyTorch name -> array in PyTorch's layout; `LazyTensors` save memory.
+      shardings: tree like `params`, from `parallel.tree_shardings`; None for the default device.
+      dtype: dtype of floating point parameters; None keeps those of `params`.
+      overrides: dotted NNX path -> `TorchTensor`, where the naming rule fails.
 
     Raises:
-      ValueError: names missing, unexpected names or wrong shapes; before anything is read.
+      ValueError: missing or unexpected names, or wrong shapes; raised before anything is read.
     """
     lazy = as_lazy(tensors)
     leaves = parallel.named_leaves(params)
@@ -60,24 +60,15 @@ def place(
     return parallel.from_named_leaves(params, {name: one(name) for name in leaves})
 
 
-def unplace(params: nnx.State, *, overrides: Overrides | None = None) -> LazyTensors:
-    """PyTorch name -> array in PyTorch's layout, the inverse of `place`; fetched when looked up."""
-
-    def entry(leaf: Any) -> Entry:
-        return Entry(tuple(leaf.shape), np.dtype(leaf.dtype), lambda: np.asarray(leaf))
-
-    leaves = parallel.named_leaves(params)
-    held = LazyTensors({name: entry(leaf) for name, leaf in leaves.items()})
-    return as_torch(params, held, overrides=overrides)
-
-
 def as_torch(
     params: nnx.State, tensors: LazyTensors, *, overrides: Overrides | None = None
 ) -> LazyTensors:
-    """Tensors by NNX's names and in its layout as PyTorch's, for what was written from `params`.
+    """Converts tensors with NNX's names and layouts to PyTorch's, lazily.
+
+    Used to read weights that this project has written through the same path as released ones.
 
     Raises:
-      ValueError: names that are not exactly those of `params`, or other shapes.
+      ValueError: names or shapes differ from those of `params`.
     """
     leaves = parallel.named_leaves(params)
     require_match(
@@ -87,7 +78,7 @@ def as_torch(
     entries = {}
     for name, leaf in leaves.items():
         tensor, entry = _torch_name(name, leaf, overrides), tensors.entries[name]
-        entries[tensor.name] = Entry(
+        entries[tensor.name] = LazyTensor(
             tuple(leaf.shape[axis] for axis in tensor.axes),
             entry.dtype,
             lambda read=entry.read, axes=tensor.axes: np.transpose(read(), axes),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write folders that diffusers and transformers read: a config.json and safetensors a component."""
+"""Writing of model folders in the layout of diffusers and transformers."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from mmdisco_jax.porting.folders import CONFIG, checked_component
 from mmdisco_jax.porting.lazy import LazyTensors, as_lazy
 
 MAX_SHARD_BYTES = 4 * 2**30
-# A component's config and tensors.
+# Config and tensors of a component.
 Model = tuple[Mapping[str, Any], Mapping[str, np.ndarray]]
 
 
@@ -25,21 +25,21 @@ def save_folder(
     files: Mapping[str, str | bytes] | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write models into a new folder, one subfolder each; it appears whole or not at all.
+    """Writes models into a new folder, one subfolder each, as a whole or not at all.
 
-    Tensors are read while they are written, one shard at a time.
+    Tensors are read one shard at a time, while they are written.
 
     Args:
-      components: subfolder -> (config as its config.json is to have it, tensors in PyTorch's names
-        and layout); "" is the folder itself. A config with `_class_name` is diffusers', which
-        decides how the weight file is called.
-      files: relative path -> content of further files: model_index.json, a tokenizer's, a
-        scheduler's.
-      max_shard_bytes: weights beyond that are cut into several files and an index.
+      root: the folder; it must not exist, or be empty.
+      components: subfolder -> (content of config.json, tensors in PyTorch's names and layouts); ""
+        is the folder itself. A config with `_class_name` belongs to diffusers, which expects
+        another name for the weight file than transformers.
+      files: relative path -> content of further files, such as model_index.json.
+      max_shard_bytes: larger weights are divided into several files and an index.
 
     Raises:
       FileExistsError: `root` exists and is not an empty folder.
-      ValueError: a path that leaves the folder, or a shard size below 1.
+      ValueError: a path leads out of the folder, or the shard size is below 1.
     """
     if max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes={max_shard_bytes} must be at least 1.")
@@ -74,7 +74,7 @@ def _write_weights(folder: Path, stem: str, tensors: LazyTensors, max_bytes: int
 
 
 def _shards(tensors: LazyTensors, max_bytes: int) -> list[list[str]]:
-    """Names in order, cut where a file would grow beyond `max_bytes`; a tensor is never cut."""
+    """Divides the names, in order, into shards of at most `max_bytes`; no tensor is divided."""
     shards: list[list[str]] = [[]]
     size = 0
     for name in tensors:
@@ -94,7 +94,7 @@ def _num_bytes(tensors: LazyTensors, name: str) -> int:
 
 def _write_shard(path: Path, tensors: LazyTensors, names: list[str]) -> None:
     arrays = {name: np.asarray(tensors[name], order="C") for name in names}
-    save_file(arrays, path, {"format": "pt"})  # transformers wants to be told whose layout it is
+    save_file(arrays, path, {"format": "pt"})  # transformers refuses files without this note
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

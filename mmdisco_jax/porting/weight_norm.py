@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weight-normalised parameters (Salimans and Kingma 2016), folded into plain weights."""
+"""Folding of weight normalisation (Salimans and Kingma 2016) into plain weights."""
 
 import re
 from collections.abc import Mapping
 
 import numpy as np
 
-# Magnitude and direction, by the names of PyTorch's old and of its new implementation.
+# Names of magnitude and direction in PyTorch's old and new implementations.
 _MAGNITUDE = re.compile(r"(?P<stem>.*)(?P<kind>weight_g|parametrizations\.weight\.original0)$")
 _DIRECTION = {
     "weight_g": "weight_v",
@@ -15,13 +15,13 @@ _DIRECTION = {
 
 
 def folded(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors with each pair g, v replaced by `weight` = g v / ||v||; others stay.
+    """Replaces each pair (g, v) by `weight` = g v / ||v||; other tensors stay.
 
-    The norm is over all axes but the first (PyTorch's default, dim=0), also of transposed
-    convolutions. Computed in float64, given in v's dtype.
+    The norm is over all axes but the first (PyTorch's default, dim=0), also for transposed
+    convolutions. It is computed in float64; the weight has the dtype of v.
 
     Raises:
-      ValueError: half a pair is missing, the magnitude is of another form, or a `weight` is there
+      ValueError: half of a pair is missing, a magnitude has an unexpected shape, or `weight` exists
         already.
     """
     plain, used = {}, set()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The forward process: how signal becomes noise, and what a network may predict about it."""
+"""Diffusion process: noise schedules, forward noising, prediction types, timestep sampling."""
 
 from mmdisco_jax.registry import Registry
 

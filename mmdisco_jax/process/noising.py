@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adding noise for training: which levels, and the noisy pair."""
+"""Forward noising for training: timestep sampling, noise, and errors averaged by noise level."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,30 +14,37 @@ from mmdisco_jax.types import AV, Array
 
 
 class LevelSampler(Protocol):
-    """Draws noise levels, perhaps by what it keeps of earlier losses: its history, or None."""
+    """Protocol of samplers of training timesteps, which may adapt to the losses that they see.
+
+    A sampler is a pure function of its history, an array tree that the training state carries; it
+    is None for samplers that do not adapt.
+    """
 
     @property
     def num_timesteps(self) -> int: ...
 
     def init(self) -> Any:
-        """The history before the first loss."""
+        """Return the history before the first loss."""
         ...
 
     def draw(self, history: Any, key: Array, batch_size: int) -> tuple[Array, Array]:
-        """Levels int32 [b] in 0..T-1, and their samples' weights in the loss [b]."""
+        """Draw timesteps int32 [b] in 0..T-1, and the weights [b] of their samples in the loss."""
         ...
 
     def update(self, history: Any, t: Array, losses: Array) -> Any:
-        """The history with the losses [b] of levels t [b]."""
+        """Return the history extended by the losses [b] at timesteps t [b]."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimeSampler:
-    """Draws noise levels: a share `focus` uniform in [low, high), the rest uniform in 0..T-1.
+    """Uniform timestep sampler: a share `focus` falls in [low, high), the rest in 0..T-1.
 
-    The share buys gradient where the content of a sample is decided; the rest keeps every level
-    trained.
+    The focused share spends more gradient on the levels where the content of a sample is decided;
+    the rest keeps every level trained.
+
+    Raises:
+      ValueError: the share is not in 0..1, or the range is empty or not within 0..T.
     """
 
     num_timesteps: int
@@ -55,7 +62,7 @@ class TimeSampler:
             )
 
     def __call__(self, key: Array, batch_size: int) -> Array:
-        """int32 [batch_size] in 0..T-1."""
+        """Draw timesteps, int32 [batch_size] in 0..T-1."""
         pick, wide, narrow = jax.random.split(key, 3)
         t = jax.random.randint(wide, (batch_size,), 0, self.num_timesteps)
         if not self.focus:
@@ -63,7 +70,7 @@ class TimeSampler:
         focused = jax.random.randint(narrow, (batch_size,), self.low, self.high)
         return jnp.where(jax.random.uniform(pick, (batch_size,)) < self.focus, focused, t)
 
-    # The rest of a LevelSampler: one that learns nothing from the losses, and weighs none.
+    # The other methods of a LevelSampler; this one does not adapt, and all weights are 1.
     def init(self) -> None:
         return None
 
@@ -75,16 +82,44 @@ class TimeSampler:
 
 
 def draw_noise(key: Array, x0: AV) -> AV:
-    """Standard normal noise of x0's shapes, one key per modality."""
+    """Draw standard normal noise of x0's shapes, with one key per modality."""
     keys = jax.random.split(key, len(x0))
     return {m: jax.random.normal(k, x0[m].shape) for k, m in zip(keys, sorted(x0), strict=True)}
 
 
 def add_noise(x0: AV, eps: AV, t: Array, schedules: Mapping[str, Schedule]) -> AV:
-    """x_t = alpha(t) x_0 + sigma(t) eps, each modality by its own schedule; t is [b]."""
+    """Noise a pair: x_t = alpha(t) x_0 + sigma(t) eps, each modality by its own schedule.
+
+    Args:
+      x0, eps: {modality: [b ...]}.
+      t: timesteps [b], shared by the modalities.
+    """
     return {m: noisy(x0[m], eps[m], t, schedules[m]) for m in x0}
 
 
 def noisy(x0: Array, eps: Array, t: Array, schedule: Schedule) -> Array:
-    """One modality of `add_noise`."""
+    """Noise one modality: x_t = alpha(t) x_0 + sigma(t) eps, for x0 and eps [b ...], t [b]."""
     return per_sample(schedule.alpha(t), x0) * x0 + per_sample(schedule.sigma(t), x0) * eps
+
+
+def mean_by_level(
+    values: Mapping[str, Array], t: Array, num_timesteps: int, num_bins: int = 10
+) -> dict[str, Array]:
+    """Average per-sample values in equal bins of the noise level, for logging.
+
+    A loss hides at which noise levels a network is good; these means show it.
+
+    Args:
+      values: {name: [b]}.
+      t: timesteps int32 [b] in 0..num_timesteps-1.
+
+    Returns:
+      {"name/bin": mean}, where the mean of an empty bin is nan.
+    """
+    one_hot = (t[:, None] * num_bins // num_timesteps == jnp.arange(num_bins)).astype(jnp.float32)
+    count = one_hot.sum(0)
+    means = {}
+    for name, value in values.items():
+        mean = (one_hot * value[:, None]).sum(0) / count
+        means |= {f"{name}/{i}": mean[i] for i in range(num_bins)}
+    return means

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network may predict, converted in one place.
+"""Prediction types of diffusion models (eps, x0, v, score), and conversions between them.
 
-With x_t = alpha x_0 + sigma eps (alpha^2 + sigma^2 = 1):
+With x_t = alpha x_0 + sigma eps and alpha^2 + sigma^2 = 1:
 
     eps    the noise
     x0     the signal
@@ -15,12 +15,22 @@ KINDS = ("eps", "x0", "v", "score")
 
 
 def per_sample(value: Array, like: Array) -> Array:
-    """`value` [b] with trailing ones, so that it multiplies `like` [b ...] sample by sample."""
+    """Reshape `value` [b] to [b 1 ... 1], so that it broadcasts against `like` [b ...]."""
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
 def split_variance(prediction: Array, x: Array) -> tuple[Array, Array]:
-    """Noise and variance halves, [b ... c] each, of a learned-variance model's [b ... 2c]."""
+    """Split the output of a learned-variance model, [b ... 2c], into noise and variance.
+
+    Args:
+      x: the noisy input [b ... c].
+
+    Returns:
+      Noise and variance, [b ... c] each.
+
+    Raises:
+      ValueError: the prediction does not have twice the channels of x.
+    """
     channels = x.shape[-1]
     if prediction.shape != (*x.shape[:-1], 2 * channels):
         raise ValueError(
@@ -33,7 +43,16 @@ def split_variance(prediction: Array, x: Array) -> tuple[Array, Array]:
 def convert(
     prediction: Array, source: str, target: str, x_t: Array, alpha: Array, sigma: Array
 ) -> Array:
-    """`prediction` [b ...] of kind `source`, as `target`; alpha and sigma are [b]."""
+    """Convert a prediction from one type to another.
+
+    Args:
+      prediction, x_t: [b ...].
+      source, target: entries of `KINDS`.
+      alpha, sigma: coefficients of x_t's noise level, [b].
+
+    Raises:
+      ValueError: an unknown type.
+    """
     for kind in (source, target):
         if kind not in KINDS:
             raise ValueError(f"unknown prediction {kind!r}: choose one of {', '.join(KINDS)}.")

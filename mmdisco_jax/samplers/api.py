@@ -1,62 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stepper is: how one modality moves from one noise level to the next.
+"""Interfaces of steppers and of planned denoisers, and the formulas that steppers share.
 
 A stepper is a frozen dataclass of hyper-parameters. Its coefficients are tables made on the host in
 double precision, one row per step; `step` is a pure function of a row.
 """
 
+import dataclasses
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmdisco_jax.callables import Static, unwrap_static, wrap_static
 from mmdisco_jax.process.predictions import per_sample, split_variance
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.samplers.grids import TimeGrid
+from mmdisco_jax.samplers.levels import Levels
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn
 
 Row = dict[str, Array]
-Times = np.ndarray | TimeGrid  # whole levels [n], on to the clean signal; or any levels
 
 
 class Stepper(Protocol):
-    """One modality's update rule."""
+    """Update rule of one modality."""
 
-    def tables(self, schedule: Schedule, timesteps: Times) -> dict[str, np.ndarray]:
-        """Coefficients, float64 [n] each, for timesteps [n], largest first.
+    @property
+    def staged(self) -> bool:
+        """Whether a step takes several rows, none of which can be repeated by itself."""
+        ...
+
+    @property
+    def learned_variance(self) -> bool:
+        """Whether `step` takes [b ... 2c] of the model: the noise, and a variance."""
+        ...
+
+    def tables(self, schedule: Schedule, levels: Levels) -> dict[str, np.ndarray]:
+        """Coefficients, float64 [n] each, one row per level.
 
         Columns of every stepper: `alpha` and `sigma` of the row's level, and `abar_next`.
         """
         ...
 
     def init(self, x: Array) -> Any:
-        """What the stepper remembers before the first step."""
+        """The state before the first step: what the stepper carries from step to step."""
         ...
 
-    def step(self, x: Array, eps: Array, row: Row, memory: Any, noise: Array) -> tuple[Array, Any]:
-        """The sample [b ...] at the next noise level, and the memory."""
+    def step(self, x: Array, eps: Array, row: Row, state: Any, noise: Array) -> tuple[Array, Any]:
+        """The sample [b ...] at the next noise level, and the next state."""
         ...
 
 
-def levels(schedule: Schedule, timesteps: Times) -> tuple[np.ndarray, np.ndarray]:
-    """abar at each timestep and at the one after it (1 where that is the clean signal)."""
-    if isinstance(timesteps, TimeGrid):
-        if timesteps.times[0] > schedule.num_timesteps - 1:
-            raise ValueError(
-                f"the grid starts at level {timesteps.times[0]}, but the schedule ends at "
-                f"{schedule.num_timesteps - 1}: make the grid from a schedule of this length."
-            )
-        abar = schedule.abar_between(timesteps.nodes)
-        return (abar, np.append(abar[1:], 1.0)) if timesteps.end is None else (abar[:-1], abar[1:])
-    timesteps = np.asarray(timesteps)
-    inside = timesteps.ndim == 1 and len(timesteps) and timesteps.min() >= 0
-    if not inside or timesteps.max() >= schedule.num_timesteps or np.any(np.diff(timesteps) >= 0):
-        raise ValueError(
-            f"timesteps must fall strictly within 0..{schedule.num_timesteps - 1}, got {timesteps}."
-        )
-    now = schedule.abar[timesteps]
-    return now, np.append(now[1:], 1.0)
+@runtime_checkable
+class PlannedDenoiser(Protocol):
+    """Denoiser that does in some steps what it does not do in others, by a plan of the host's.
+
+    A `Sampler` calls `planned` where there are columns, and the denoiser itself where there are
+    none. `guidance.joint.Joint` is one.
+    """
+
+    def plan_columns(self, model_times: np.ndarray, num_substeps: int = 1) -> dict[str, np.ndarray]:
+        """[n num_substeps] each, for the n levels that the model is told; {} without a plan."""
+        ...
+
+    def init(self, x: AV) -> Any:
+        """What it carries from call to call."""
+        ...
+
+    def planned(
+        self, x: AV, t: Array, cond: Cond, now: dict[str, Array], carried: Any
+    ) -> tuple[AV, Any]:
+        """eps of one call and what to carry on; `now` has the columns' values [] for it."""
+        ...
 
 
 def predict_x0(x: Array, eps: Array, row: Row, clip: float | None) -> Array:
@@ -81,17 +96,26 @@ def limited(x0: Array, clip: float | None, quantile: float | None = None) -> Arr
 
 
 def noise_only(denoise: DenoiseFn, but: Collection[str] = ()) -> DenoiseFn:
-    """A model with learned variances (twice the channels) as one of the noise alone.
+    """Noise predictor of a model with learned variances, which has twice the channels.
 
     For samplers that have no use for a variance, and for guidance. `but` names modalities that keep
-    theirs.
+    theirs. Returns a callable pytree.
     """
+    return NoiseOnly(wrap_static(denoise), Static(frozenset(but)))
 
-    def fn(x: AV, t: Array, cond: Cond) -> AV:
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class NoiseOnly:
+    """Denoiser without its learned variances; made by `noise_only`."""
+
+    denoise: Any
+    but: Any
+
+    def __call__(self, x: AV, t: Array, cond: Cond) -> AV:
+        denoise, but = unwrap_static(self.denoise), unwrap_static(self.but)
         out = denoise(x, t, cond)
         return {m: out[m] if m in but else split_variance(out[m], x[m])[0] for m in x}
-
-    return fn
 
 
 def alpha_sigma(now: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:

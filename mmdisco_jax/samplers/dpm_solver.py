@@ -11,13 +11,12 @@ from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import exponential
 from mmdisco_jax.samplers.api import (
     Row,
-    Times,
     alpha_sigma,
     check_clip,
     check_quantile,
-    levels,
     predict_x0,
 )
+from mmdisco_jax.samplers.levels import Levels
 from mmdisco_jax.types import Array
 
 METHODS = ("singlestep", "singlestep_fixed", "multistep")
@@ -36,8 +35,16 @@ class DPMSolverPP2M:
     def __post_init__(self):
         check_clip(self.clip)
 
-    def tables(self, schedule: Schedule, timesteps: Times) -> dict[str, np.ndarray]:
-        now, after = levels(schedule, timesteps)
+    @property
+    def staged(self) -> bool:
+        return False
+
+    @property
+    def learned_variance(self) -> bool:
+        return False
+
+    def tables(self, schedule: Schedule, levels: Levels) -> dict[str, np.ndarray]:
+        now, after = levels.abar(schedule)
         log_snr = 0.5 * (np.log(now) - np.log1p(-now))
         # e^-h of the step to the clean signal is 0: x_next is x0 itself.
         shrink = np.append(np.exp(log_snr[:-1] - log_snr[1:]), 0.0)
@@ -55,11 +62,11 @@ class DPMSolverPP2M:
         return jnp.zeros_like(x)
 
     def step(
-        self, x: Array, eps: Array, row: Row, memory: Array, noise: Array
+        self, x: Array, eps: Array, row: Row, state: Array, noise: Array
     ) -> tuple[Array, Array]:
         del noise
         x0 = predict_x0(x, eps, row, self.clip)
-        blend = x0 + row["extrapolate"] * (x0 - memory)
+        blend = x0 + row["extrapolate"] * (x0 - state)
         return row["from_x"] * x + row["from_x0"] * blend, x0
 
 
@@ -92,7 +99,7 @@ class DPMSolver:
       quantile: None, or dynamic thresholding of x0 to `clip`, per sample: 0.995 with clip 1.0 is
         the official `thresholding`.
 
-    A step to the clean signal, if the time grid ends with one, is of first order: x0 itself.
+    A step to the clean signal, if the path ends with one, is of first order: x0 itself.
     """
 
     prediction: str = "x0"
@@ -117,12 +124,16 @@ class DPMSolver:
         check_quantile(self.quantile, self.clip)
 
     @property
+    def learned_variance(self) -> bool:
+        return False
+
+    @property
     def staged(self) -> bool:
         """Whether a step takes several rows, so that rows depend on where the step began."""
         return self.method != "multistep" and self.order > 1
 
-    def tables(self, schedule: Schedule, timesteps: Times) -> dict[str, np.ndarray]:
-        now, after = levels(schedule, timesteps)
+    def tables(self, schedule: Schedule, levels: Levels) -> dict[str, np.ndarray]:
+        now, after = levels.abar(schedule)
         n, to_clean = len(now), bool(after[-1] == 1.0)
         abar = now if to_clean else np.append(now, after[-1])
         log_snr = 0.5 * (np.log(abar) - np.log1p(-abar))
@@ -170,19 +181,21 @@ class DPMSolver:
         return Stages(*[jnp.zeros_like(x)] * 3)
 
     def step(
-        self, x: Array, eps: Array, row: Row, memory: Stages, noise: Array
+        self, x: Array, eps: Array, row: Row, state: Stages, noise: Array
     ) -> tuple[Array, Stages]:
         del noise
         new = exponential.predicted(x, eps, row["alpha"], row["sigma"], self)
-        start = jnp.where(row["fresh"] > 0, x, memory.start)
+        start = jnp.where(row["fresh"] > 0, x, state.start)
         x = row["from_start"] * start + row["now"] * new
-        x = x + row["last"] * memory.last + row["before"] * memory.before
-        return x, Stages(start, new, memory.last)
+        x = x + row["last"] * state.last + row["before"] * state.before
+        return x, Stages(start, new, state.last)
 
 
-def noise_prediction(**options) -> DPMSolver:
-    """DPM-Solver proper: `DPMSolver` with prediction "eps"."""
-    return DPMSolver(prediction="eps", **options)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DPMSolverEps(DPMSolver):
+    """DPM-Solver proper (2206.00927), which interpolates the noise: `DPMSolver` with "eps"."""
+
+    prediction: str = "eps"
 
 
 def orders_of(num_evaluations: int, order: int, *, fixed: bool = False) -> list[int]:

@@ -8,8 +8,8 @@ With lambda = log(alpha / sigma), the probability flow is exactly (2206.00927, e
     x_t = (sigma_t / sigma_s) x_s + alpha_t int_0^h e^(u - h) x0(s + u) du       data prediction
 
 where h is the step in lambda. A solver replaces the prediction by a polynomial through its values
-at some nodes. With z = h (noise) or -h (data) both integrals have the same weights. Functions take
-numpy arrays (host tables) or JAX arrays (adaptive steps); `xp` is the module to compute with.
+at some nodes. With z = h (noise) or -h (data) both integrals have the same weights. Functions of
+log-SNRs take numpy arrays, for host tables, or JAX arrays; `xp` is the module to compute with.
 """
 
 from typing import Any, Protocol

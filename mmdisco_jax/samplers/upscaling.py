@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips enlarged picture by picture, a fixed number at a time, so that memory stays bounded."""
+"""Super-resolution of clips, picture by picture in batches of fixed size, in bounded memory."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,31 +10,35 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmdisco_jax.codecs.pixels import Pixels
-from mmdisco_jax.samplers.programs import Programs
+from mmdisco_jax.samplers.sampler import Sampler
+from mmdisco_jax.types import DenoiseFn
 
-# What the pictures are called among the modalities; their noise is drawn for this name.
+# Name of the pictures among the modalities; their noise is drawn for this name.
 PICTURE = "super_resolution"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Upscaler:
-    """(params, clips [b f h w 3], sample indices [b]) -> clips [b f H W 3].
+    """Super-resolution of clips: (denoiser, clips [b f h w 3], sample indices [b]) -> [b f H W 3].
 
     All frames of a clip start from one noise, which the clip's index alone decides (as MM-Diffusion
     does, so that what rests does not flicker): equal frames stay equal, and a clip does not depend
     on its batch.
 
     Attributes:
-      programs: of (params, pictures [n 1 h w 3] in [-1, 1], indices [n]) with n =
-        `frames_per_batch`, to {PICTURE: [n 1 H W 3]}.
+      sampler: of the one modality PICTURE.
       low_size: h and w.
+      high_size: H and W.
       frames_per_batch: pictures on the device at a time; the last batch is filled up.
+      seed: of the noise.
       sharding: where a batch of pictures lies; None leaves it to JAX.
     """
 
-    programs: Programs
+    sampler: Sampler
     low_size: int
+    high_size: int
     frames_per_batch: int
+    seed: int = 0
     sharding: Any = None
 
     def __post_init__(self):
@@ -45,11 +49,11 @@ class Upscaler:
 
     def num_steps(self, num_frames: int) -> int:
         """Steps that so many frames take."""
-        return -(-num_frames // self.frames_per_batch) * self.programs.num_steps
+        return -(-num_frames // self.frames_per_batch) * len(self.sampler.levels)
 
     def __call__(
         self,
-        params: Any,
+        denoise: DenoiseFn,
         clips: ArrayLike,
         indices: ArrayLike,
         *,
@@ -57,7 +61,8 @@ class Upscaler:
     ) -> np.ndarray:
         """Enlarged clips in the dtype of `clips`: uint8, or float32 with -1 black and 1 white.
 
-        `on_steps` is told of each number of steps that are done.
+        `denoise` is ({PICTURE: x_t [n 1 H W 3]}, t [n], {PICTURE: low [n 1 h w 3]}) -> {PICTURE:
+        eps}, with pictures in [-1, 1]. `on_steps` is told of each number of steps that are done.
 
         Raises:
           ValueError: clips of another shape or size, or not one index each.
@@ -66,15 +71,19 @@ class Upscaler:
         self._check(clips, indices)
         pixels = Pixels()
         number, size = clips.shape[0] * clips.shape[1], self.frames_per_batch
+        shapes = {PICTURE: (1, self.high_size, self.high_size, clips.shape[-1])}
         pictures = clips.reshape(number, 1, *clips.shape[2:])
-        owners = np.repeat(indices, clips.shape[1])
+        owners = np.repeat(indices.astype(np.int32), clips.shape[1])
         done = []
         for first in range(0, number, size):
             rows = np.minimum(np.arange(first, first + size), number - 1)
             low = pictures[rows]
             low = pixels.encode(low) if clips.dtype == np.uint8 else low.astype(np.float32)
-            batch = jax.device_put((low, owners[rows]), self.sharding)
-            high = self.programs(params, *batch, on_steps=on_steps)[PICTURE]
+            low, owner = jax.device_put((low, owners[rows]), self.sharding)
+            high = self.sampler.run(
+                denoise, shapes, seed=self.seed, indices=owner, cond={PICTURE: low},
+                on_steps=on_steps,
+            )[PICTURE]  # fmt: skip
             high = np.asarray(high)[: number - first]
             done.append(pixels.decode(high) if clips.dtype == np.uint8 else high)
         high = np.concatenate(done)

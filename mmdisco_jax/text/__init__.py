@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts to what the base models are conditioned on: tokens, then a frozen text encoder."""
+"""Text conditioning: prompts, tokenizers, and the frozen CLIP and CLAP text encoders."""

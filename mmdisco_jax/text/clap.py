@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLAP's text encoder (Wu et al. 2023) with its projection, as AudioLDM is conditioned on it.
+"""CLAP text encoder with projection (Wu et al. 2023), which conditions AudioLDM.
 
-transformers' ClapTextModelWithProjection: a RoBERTa whose first position is pooled and projected
-into the space that sounds share. AudioLDM scales the result to unit length.
+This is transformers' ClapTextModelWithProjection: a RoBERTa whose first position is pooled and
+projected into an embedding space shared with sounds. AudioLDM scales the embedding to unit length.
 """
 
 import dataclasses
@@ -15,14 +15,18 @@ import numpy as np
 from flax import nnx
 
 from mmdisco_jax.nn.norm import LayerNorm
-from mmdisco_jax.text import parts
+from mmdisco_jax.porting.port import Port
+from mmdisco_jax.text import layers
 from mmdisco_jax.types import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClapTextSpec:
-    """hidden_act, projection_hidden_act: names of `parts.ACTIVATIONS`. pad_token_id: the id that
-    takes no position; positions count on from it.
+    """Sizes of CLAP's text encoder, under transformers' names.
+
+    Attributes:
+      hidden_act, projection_hidden_act: keys of `layers.ACTIVATIONS`.
+      pad_token_id: id of padding, which takes no position. The first word's position is one more.
     """
 
     vocab_size: int
@@ -40,21 +44,21 @@ class ClapTextSpec:
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest prompt."""
+        """Number of tokens in the longest prompt."""
         return self.max_position_embeddings - self.pad_token_id - 1
 
 
 def spec_from_config(config: Mapping[str, Any]) -> ClapTextSpec:
-    """The spec of a ClapTextModelWithProjection's config.json, or of a ClapModel's text part.
+    """Read the spec from the config.json of a ClapTextModelWithProjection or of a ClapModel.
 
-    Absent keys mean what transformers takes them for. Ignored, because they change nothing here:
-    dropout, initialisation, dtypes, caching.
+    Absent keys have transformers' defaults. Dropout, initialisation, dtypes and caching are ignored
+    because they do not change the encoder's output.
 
     Raises:
       ValueError: a value that this port does not support.
     """
-    text = parts.part_of(config, ("ClapTextModelWithProjection", "ClapModel"))
-    # Of the whole model's config, the outer projection holds for both towers.
+    text = layers.part_of(config, ("ClapTextModelWithProjection", "ClapModel"))
+    # In a ClapModel's config, the outer projection applies to both towers.
     outer = {**text, **{k: config[k] for k in _PROJECTION if k in config}}
     if text.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError(
@@ -62,20 +66,20 @@ def spec_from_config(config: Mapping[str, Any]) -> ClapTextSpec:
             "'absolute', the only one that CLAP was released with."
         )
     spec = ClapTextSpec(
-        vocab_size=parts.count(text, "vocab_size", 50265),
-        hidden_size=parts.count(text, "hidden_size", 768),
-        intermediate_size=parts.count(text, "intermediate_size", 3072),
-        num_hidden_layers=parts.count(text, "num_hidden_layers", 12),
-        num_attention_heads=parts.count(text, "num_attention_heads", 12),
-        max_position_embeddings=parts.count(text, "max_position_embeddings", 514),
-        type_vocab_size=parts.count(text, "type_vocab_size", 1),
-        hidden_act=parts.activation(text, "hidden_act", "gelu"),
-        layer_norm_eps=parts.number(text, "layer_norm_eps", 1e-12),
-        pad_token_id=parts.count(text, "pad_token_id", 1, least=0),
-        projection_dim=parts.count(outer, "projection_dim", 512),
-        projection_hidden_act=parts.activation(outer, "projection_hidden_act", "relu"),
+        vocab_size=layers.count(text, "vocab_size", 50265),
+        hidden_size=layers.count(text, "hidden_size", 768),
+        intermediate_size=layers.count(text, "intermediate_size", 3072),
+        num_hidden_layers=layers.count(text, "num_hidden_layers", 12),
+        num_attention_heads=layers.count(text, "num_attention_heads", 12),
+        max_position_embeddings=layers.count(text, "max_position_embeddings", 514),
+        type_vocab_size=layers.count(text, "type_vocab_size", 1),
+        hidden_act=layers.activation(text, "hidden_act", "gelu"),
+        layer_norm_eps=layers.number(text, "layer_norm_eps", 1e-12),
+        pad_token_id=layers.count(text, "pad_token_id", 1, least=0),
+        projection_dim=layers.count(outer, "projection_dim", 512),
+        projection_hidden_act=layers.activation(outer, "projection_hidden_act", "relu"),
     )
-    parts.check_heads(spec.hidden_size, spec.num_attention_heads)
+    layers.check_heads(spec.hidden_size, spec.num_attention_heads)
     if spec.max_length < 1:
         raise ValueError(
             f"max_position_embeddings={spec.max_position_embeddings} in config.json: must be at "
@@ -88,9 +92,10 @@ _PROJECTION = ("projection_dim", "projection_hidden_act")
 
 
 def port_name(name: str) -> str | None:
-    """A checkpoint's tensor name -> this module's; None for what holds no parameter of it.
+    """Map a checkpoint's tensor name to this module's, or to None if it is not part of it.
 
-    Buffers of positions, and of a whole ClapModel the audio tower and the temperatures.
+    Not part of it are the buffers of positions and, in a whole ClapModel, the audio tower and the
+    temperatures.
     """
     if re.search(r"\.(position_ids|token_type_ids)$", name):
         return None
@@ -98,7 +103,7 @@ def port_name(name: str) -> str | None:
 
 
 def buffers(spec: ClapTextSpec) -> dict[str, np.ndarray]:
-    """What transformers' state dict holds beside the parameters; wanted when writing one."""
+    """Return the buffers of transformers' state dict, which a written checkpoint must include."""
     positions = np.arange(spec.max_position_embeddings, dtype=np.int64)[None]
     return {
         "text_model.embeddings.position_ids": positions,
@@ -107,8 +112,12 @@ def buffers(spec: ClapTextSpec) -> dict[str, np.ndarray]:
 
 
 class ClapTextOutput(NamedTuple):
-    """last_hidden_state [b s d]; text_embeds [b p]; normalised [b p], of unit length, which is what
-    AudioLDM is given.
+    """Output of CLAP's text encoder.
+
+    Attributes:
+      last_hidden_state: [b s d].
+      text_embeds: projected embedding of each prompt, [b p].
+      normalised: the same, scaled to unit length, [b p]; AudioLDM's condition.
     """
 
     last_hidden_state: Array
@@ -117,7 +126,10 @@ class ClapTextOutput(NamedTuple):
 
 
 class ClapText(nnx.Module):
-    """Token ids -> an embedding; parameters are named as in the released checkpoints."""
+    """CLAP text encoder. Maps token ids to one embedding per prompt.
+
+    Parameters are named as in the released checkpoints.
+    """
 
     def __init__(self, spec: ClapTextSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -125,12 +137,16 @@ class ClapText(nnx.Module):
         self.text_projection = _Projection(spec, rngs=rngs)
 
     def __call__(self, input_ids: Array, attention_mask: Array | None = None) -> ClapTextOutput:
-        """input_ids int [b s]; attention_mask [b s], 0 at padding; without one all are read.
+        """Encode prompts.
+
+        Args:
+          input_ids: int [b s].
+          attention_mask: [b s], 0 at padding; None reads all positions.
 
         Raises:
-          ValueError: more positions than the encoder knows.
+          ValueError: s exceeds `spec.max_length`.
         """
-        parts.check_length(
+        layers.check_length(
             input_ids, self.spec.max_length, "max_position_embeddings - pad_token_id - 1"
         )
         hidden, pooled = self.text_model(input_ids, attention_mask)
@@ -138,12 +154,12 @@ class ClapText(nnx.Module):
         return ClapTextOutput(hidden, embeds, unit_length(embeds))
 
     def condition(self, input_ids: Array, attention_mask: Array) -> Array:
-        """What AudioLDM is given of tokens [b s] and their mask [b s]: [b p], of unit length."""
+        """Compute AudioLDM's condition, [b p] of unit length, from tokens and their mask [b s]."""
         return self(input_ids, attention_mask).normalised
 
 
 def unit_length(x: Array) -> Array:
-    """x / |x| over the last axis, the norm in float32 and at least 1e-12; zeros stay zeros."""
+    """Normalise the last axis of x to unit length, in float32; a zero vector stays zero."""
     wide = x.astype(jnp.float32)
     norm = jnp.sqrt(jnp.sum(jnp.square(wide), axis=-1, keepdims=True))
     return (wide / jnp.maximum(norm, 1e-12)).astype(x.dtype)
@@ -161,14 +177,17 @@ class _TextModel(nnx.Module):
 
 
 class _Embeddings(nnx.Module):
-    """Words, their positions and one type, summed and normalised; padding takes no position."""
+    """RoBERTa's embeddings: words, positions and one type, summed and normalised.
+
+    Padding takes no position.
+    """
 
     def __init__(self, spec: ClapTextSpec, *, rngs: nnx.Rngs):
         d = spec.hidden_size
         self.pad_token_id = spec.pad_token_id
-        self.word_embeddings = parts.Embedding(spec.vocab_size, d, rngs=rngs)
-        self.position_embeddings = parts.Embedding(spec.max_position_embeddings, d, rngs=rngs)
-        self.token_type_embeddings = parts.Embedding(spec.type_vocab_size, d, rngs=rngs)
+        self.word_embeddings = layers.Embedding(spec.vocab_size, d, rngs=rngs)
+        self.position_embeddings = layers.Embedding(spec.max_position_embeddings, d, rngs=rngs)
+        self.token_type_embeddings = layers.Embedding(spec.type_vocab_size, d, rngs=rngs)
         self.LayerNorm = LayerNorm(d, epsilon=spec.layer_norm_eps)
 
     def __call__(self, input_ids: Array) -> Array:
@@ -189,7 +208,7 @@ class _Encoder(nnx.Module):
 
 
 class _Layer(nnx.Module):
-    """Post-norm: attention to all words, then an MLP."""
+    """Post-norm transformer layer: bidirectional self-attention, then an MLP."""
 
     def __init__(self, spec: ClapTextSpec, *, rngs: nnx.Rngs):
         self.hidden_act = spec.hidden_act
@@ -199,13 +218,13 @@ class _Layer(nnx.Module):
 
     def __call__(self, hidden: Array, attention_mask: Array | None) -> Array:
         hidden = self.attention(hidden, attention_mask)
-        wide = parts.ACTIVATIONS[self.hidden_act](self.intermediate.dense(hidden))
+        wide = layers.ACTIVATIONS[self.hidden_act](self.intermediate.dense(hidden))
         return self.output(wide, hidden)
 
 
 class _Attention(nnx.Module):
     def __init__(self, spec: ClapTextSpec, *, rngs: nnx.Rngs):
-        # The checkpoint's attribute is called "self".
+        # The attribute is called "self" in the checkpoint.
         self.self = _SelfAttention(spec, rngs=rngs)
         self.output = _Output(spec.hidden_size, spec, rngs=rngs)
 
@@ -220,7 +239,7 @@ class _SelfAttention(nnx.Module):
         self.query, self.key, self.value = (nnx.Linear(d, d, rngs=rngs) for _ in range(3))
 
     def __call__(self, x: Array, attention_mask: Array | None) -> Array:
-        return parts.attend(
+        return layers.self_attention(
             self.query(x),
             self.key(x),
             self.value(x),
@@ -230,14 +249,14 @@ class _SelfAttention(nnx.Module):
 
 
 class _Dense(nnx.Module):
-    """A linear map that the checkpoint keeps one level further down."""
+    """Linear map, nested one level deeper to match the checkpoint's names."""
 
     def __init__(self, width_in: int, width_out: int, *, rngs: nnx.Rngs):
         self.dense = nnx.Linear(width_in, width_out, rngs=rngs)
 
 
 class _Output(nnx.Module):
-    """norm(linear(x) + residual)."""
+    """Linear map, residual connection and norm: norm(linear(x) + residual)."""
 
     def __init__(self, width_in: int, spec: ClapTextSpec, *, rngs: nnx.Rngs):
         self.dense = nnx.Linear(width_in, spec.hidden_size, rngs=rngs)
@@ -248,7 +267,7 @@ class _Output(nnx.Module):
 
 
 class _Projection(nnx.Module):
-    """Two linear maps with an activation between."""
+    """Projection head: two linear maps with an activation between."""
 
     def __init__(self, spec: ClapTextSpec, *, rngs: nnx.Rngs):
         self.hidden_act = spec.projection_hidden_act
@@ -256,4 +275,7 @@ class _Projection(nnx.Module):
         self.linear2 = nnx.Linear(spec.projection_dim, spec.projection_dim, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.linear2(parts.ACTIVATIONS[self.hidden_act](self.linear1(x)))
+        return self.linear2(layers.ACTIVATIONS[self.hidden_act](self.linear1(x)))
+
+
+PORT = Port(spec_of=spec_from_config, module=ClapText, rename=port_name, buffers=buffers)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP's text encoder (Radford et al. 2021), as transformers' CLIPTextModel has it.
+"""CLIP text encoder (Radford et al. 2021), which conditions Stable Diffusion and AnimateDiff.
 
-Stable Diffusion and AnimateDiff are conditioned on all its positions, padding included.
+This is transformers' CLIPTextModel. The diffusion models attend to the features of all its
+positions, padding included.
 """
 
 import dataclasses
@@ -13,18 +14,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmdisco_jax.nn.norm import LayerNorm
-from mmdisco_jax.text import parts
+from mmdisco_jax.porting.port import Port
+from mmdisco_jax.text import layers
 from mmdisco_jax.types import Array
 
-# Configs written before transformers 4.32 say 2 whatever the tokenizer has; it then pools at the
-# highest id of a prompt, which is the end token as long as no token was added after it.
+# Configs written before transformers 4.32 have 2 here, whatever the tokenizer's end token is.
+# transformers then pools at the highest id of a prompt: the end token, unless tokens were added.
 _EOS_BY_HIGHEST_ID = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipTextSpec:
-    """hidden_act: a name of `parts.ACTIVATIONS`. eos_token_id: where to pool; 2 means "at the
-    highest id". use_attention_mask: whether pipelines hide padding from it; released ones do not.
+    """Sizes of CLIP's text encoder, under transformers' names.
+
+    Attributes:
+      hidden_act: a key of `layers.ACTIVATIONS`.
+      eos_token_id: the token at which to pool; 2 means the highest id of a prompt.
+      use_attention_mask: hide padding from the encoder in `condition`. Released models do not.
     """
 
     vocab_size: int
@@ -40,41 +46,41 @@ class ClipTextSpec:
 
 
 def spec_from_config(config: Mapping[str, Any]) -> ClipTextSpec:
-    """The spec of a CLIPTextModel's config.json, or of a CLIPModel's, of which it takes the text.
+    """Read the spec from the config.json of a CLIPTextModel or of a CLIPModel.
 
-    Absent keys mean what transformers takes them for. Ignored, because they change nothing here:
-    dropout, initialisation, dtypes, `projection_dim` (the projection is no part of this model).
+    Absent keys have transformers' defaults. Dropout, initialisation, dtypes and `projection_dim`
+    are ignored because they do not change the encoder's output.
 
     Raises:
       ValueError: a value that this port does not support.
     """
-    text = parts.part_of(config, ("CLIPTextModel", "CLIPModel"))
+    text = layers.part_of(config, ("CLIPTextModel", "CLIPModel"))
     eos = text.get("eos_token_id", 49407)
     if isinstance(eos, bool) or not isinstance(eos, int):
         raise ValueError(
             f"eos_token_id={eos!r} in config.json: must be one whole number, the end token's id."
         )
     spec = ClipTextSpec(
-        vocab_size=parts.count(text, "vocab_size", 49408),
-        hidden_size=parts.count(text, "hidden_size", 512),
-        intermediate_size=parts.count(text, "intermediate_size", 2048),
-        num_hidden_layers=parts.count(text, "num_hidden_layers", 12),
-        num_attention_heads=parts.count(text, "num_attention_heads", 8),
-        max_position_embeddings=parts.count(text, "max_position_embeddings", 77),
-        hidden_act=parts.activation(text, "hidden_act", "quick_gelu"),
-        layer_norm_eps=parts.number(text, "layer_norm_eps", 1e-5),
+        vocab_size=layers.count(text, "vocab_size", 49408),
+        hidden_size=layers.count(text, "hidden_size", 512),
+        intermediate_size=layers.count(text, "intermediate_size", 2048),
+        num_hidden_layers=layers.count(text, "num_hidden_layers", 12),
+        num_attention_heads=layers.count(text, "num_attention_heads", 8),
+        max_position_embeddings=layers.count(text, "max_position_embeddings", 77),
+        hidden_act=layers.activation(text, "hidden_act", "quick_gelu"),
+        layer_norm_eps=layers.number(text, "layer_norm_eps", 1e-5),
         eos_token_id=eos,
         use_attention_mask=bool(text.get("use_attention_mask", False)),
     )
-    parts.check_heads(spec.hidden_size, spec.num_attention_heads)
+    layers.check_heads(spec.hidden_size, spec.num_attention_heads)
     return spec
 
 
 def port_name(name: str) -> str | None:
-    """A checkpoint's tensor name -> this module's; None for what holds no parameter of it.
+    """Map a checkpoint's tensor name to this module's, or to None if it is not part of it.
 
-    transformers 5 leaves out the prefix where it did not read one; old files hold `position_ids`;
-    files of the whole CLIPModel hold the image tower and the projections.
+    transformers 5 may leave out the prefix. Old files also hold `position_ids`, and files of a
+    whole CLIPModel hold the image tower and the projections.
     """
     if name.endswith(".position_ids") or re.match(
         r"(vision_model|visual_projection|text_projection)\.|logit_scale$", name
@@ -84,28 +90,40 @@ def port_name(name: str) -> str | None:
 
 
 class ClipTextOutput(NamedTuple):
-    """last_hidden_state [b s d] after the final norm; pooled [b d], its row at the end token."""
+    """Output of CLIP's text encoder.
+
+    Attributes:
+      last_hidden_state: features after the final norm, [b s d].
+      pooled: the features at the end token, [b d].
+    """
 
     last_hidden_state: Array
     pooled: Array
 
 
 class ClipText(nnx.Module):
-    """Token ids -> features; parameters are named as in the released checkpoints."""
+    """CLIP text encoder. Maps token ids to a feature vector per position.
+
+    Parameters are named as in the released checkpoints.
+    """
 
     def __init__(self, spec: ClipTextSpec, *, rngs: nnx.Rngs):
         self.spec = spec
         self.text_model = _TextModel(spec, rngs=rngs)
 
     def __call__(self, input_ids: Array, attention_mask: Array | None = None) -> ClipTextOutput:
-        """input_ids int [b s]; attention_mask [b s], 0 where padding is to be hidden.
+        """Encode prompts.
 
-        A prompt's end token is its first id equal to `eos_token_id`; position 0 if there is none.
+        The end token of a prompt is its first id equal to `eos_token_id`, or else position 0.
+
+        Args:
+          input_ids: int [b s].
+          attention_mask: [b s], 0 at positions to hide; None hides nothing.
 
         Raises:
-          ValueError: more positions than the encoder knows.
+          ValueError: s exceeds `spec.max_position_embeddings`.
         """
-        parts.check_length(input_ids, self.spec.max_position_embeddings, "max_position_embeddings")
+        layers.check_length(input_ids, self.spec.max_position_embeddings, "max_position_embeddings")
         hidden = self.text_model(input_ids, attention_mask)
         if self.spec.eos_token_id == _EOS_BY_HIGHEST_ID:
             at = jnp.argmax(input_ids, axis=-1)
@@ -115,7 +133,7 @@ class ClipText(nnx.Module):
         return ClipTextOutput(hidden, pooled)
 
     def condition(self, input_ids: Array, attention_mask: Array) -> Array:
-        """What Stable Diffusion is given of tokens [b s] and their mask [b s]: [b s d]."""
+        """Compute Stable Diffusion's condition, [b s d], from tokens and their mask [b s]."""
         mask = attention_mask if self.spec.use_attention_mask else None
         return self(input_ids, mask).last_hidden_state
 
@@ -134,8 +152,8 @@ class _TextModel(nnx.Module):
 class _Embeddings(nnx.Module):
     def __init__(self, spec: ClipTextSpec, *, rngs: nnx.Rngs):
         d = spec.hidden_size
-        self.token_embedding = parts.Embedding(spec.vocab_size, d, rngs=rngs)
-        self.position_embedding = parts.Embedding(spec.max_position_embeddings, d, rngs=rngs)
+        self.token_embedding = layers.Embedding(spec.vocab_size, d, rngs=rngs)
+        self.position_embedding = layers.Embedding(spec.max_position_embeddings, d, rngs=rngs)
 
     def __call__(self, input_ids: Array) -> Array:
         positions = jnp.arange(input_ids.shape[-1])
@@ -153,7 +171,7 @@ class _Encoder(nnx.Module):
 
 
 class _Layer(nnx.Module):
-    """Pre-norm: attention to what came before, then an MLP."""
+    """Pre-norm transformer layer: causal self-attention, then an MLP."""
 
     def __init__(self, spec: ClipTextSpec, *, rngs: nnx.Rngs):
         self.self_attn = _Attention(spec, rngs=rngs)
@@ -175,7 +193,7 @@ class _Attention(nnx.Module):
         )
 
     def __call__(self, x: Array, attention_mask: Array | None) -> Array:
-        mixed = parts.attend(
+        mixed = layers.self_attention(
             self.q_proj(x),
             self.k_proj(x),
             self.v_proj(x),
@@ -193,4 +211,7 @@ class _Mlp(nnx.Module):
         self.fc2 = nnx.Linear(spec.intermediate_size, spec.hidden_size, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.fc2(parts.ACTIVATIONS[self.hidden_act](self.fc1(x)))
+        return self.fc2(layers.ACTIVATIONS[self.hidden_act](self.fc1(x)))
+
+
+PORT = Port(spec_of=spec_from_config, module=ClipText, rename=port_name)

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts as people give them: on the command line or in a file, checked before any work starts."""
+"""Reading and cleaning of prompts from the command line or a text file."""
 
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-MAX_CHARACTERS = 10_000  # far beyond what an encoder reads; more is a file given by mistake
+MAX_CHARACTERS = 10_000  # far more than any encoder reads; a longer text is probably a whole file
 _OTHER_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
 
 
 def clean_prompt(prompt: str) -> str:
-    """The prompt without control characters and without space at its ends.
+    """Removes control characters and surrounding space from a prompt.
 
-    Nothing else changes, so that an encoder reads what its reference would. What is empty
-    afterwards is the unconditional prompt.
+    Nothing else changes, so that an encoder reads exactly what its reference implementation would.
+    An empty result is the unconditional prompt.
 
     Raises:
-      ValueError: not text, half of a surrogate pair inside, or longer than `MAX_CHARACTERS`.
+      ValueError: not a string, not valid Unicode, or longer than `MAX_CHARACTERS`.
     """
     if not isinstance(prompt, str):
         raise ValueError(f"a prompt is {prompt!r}, but must be text.")
@@ -38,10 +38,10 @@ def clean_prompt(prompt: str) -> str:
 
 
 def clean_prompts(prompts: Iterable[str]) -> list[str]:
-    """`clean_prompt` of each, in order; repeats and empty ones stay.
+    """Cleans each prompt with `clean_prompt`; keeps the order, repeats and empty prompts.
 
     Raises:
-      ValueError: the first bad prompt, by its number from 1; or no prompts at all.
+      ValueError: a bad prompt, named by its number from 1; or no prompts at all.
     """
     cleaned = []
     for number, prompt in enumerate(prompts, start=1):
@@ -55,13 +55,13 @@ def clean_prompts(prompts: Iterable[str]) -> list[str]:
 
 
 def read_prompts(path: str | Path) -> list[str]:
-    """The cleaned prompts of a UTF-8 text file, with or without a BOM: one a line.
+    """Reads and cleans the prompts of a UTF-8 text file, one a line.
 
-    Blank lines are skipped; lines end with LF, CRLF or CR.
+    A byte order mark is allowed. Lines end with LF, CRLF or CR, and blank ones are skipped.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: another encoding, a bad prompt (with its line), or no prompts.
+      ValueError: another encoding, a bad prompt (named by its line), or no prompts.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts to token ids of one fixed length, by the tokenizer that came with the encoder."""
+"""Tokenization of prompts to a fixed length, with the text encoder's own tokenizer."""
 
 import dataclasses
 import warnings
@@ -11,12 +11,12 @@ import numpy as np
 
 from mmdisco_jax.text.prompts import clean_prompts
 
-_MAX_LENGTH = 100_000  # transformers writes 10**30 where a tokenizer has no limit of its own
+_MAX_LENGTH = 100_000  # transformers uses 10**30 for a tokenizer without a limit of its own
 _SHOWN = 80  # characters of a prompt that a warning quotes
 
 
 class Tokens(NamedTuple):
-    """ids int32 [b s]; mask int32 [b s], 1 at the prompt's own tokens and 0 at padding."""
+    """Token ids and mask of prompts, both int32 [b s]; the mask is 0 at padding and 1 elsewhere."""
 
     ids: np.ndarray
     mask: np.ndarray
@@ -24,8 +24,16 @@ class Tokens(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptTokenizer:
-    """tokenizer: one of transformers'. length: tokens of every prompt, its first and last mark
-    included; shorter prompts are padded, longer ones cut, with a warning that quotes what is lost.
+    """Tokenizer that pads or cuts every prompt to one length.
+
+    It warns about prompts that are cut, and quotes the lost text.
+
+    Attributes:
+      tokenizer: a tokenizer of transformers.
+      length: number of tokens, including the marks of beginning and end.
+
+    Raises:
+      ValueError: the length leaves no room for a token, or the tokenizer has no padding token.
     """
 
     tokenizer: Any
@@ -41,12 +49,13 @@ class PromptTokenizer:
             )
 
     def __call__(self, prompts: Sequence[str]) -> Tokens:
-        """Tokens of the prompts, cleaned by `clean_prompts`; "" is the unconditional one.
+        """Tokenizes prompts, after `clean_prompts`; "" is the unconditional prompt.
 
-        One text stands for a list of it alone.
+        Args:
+          prompts: a list of prompts, or a single one.
 
         Raises:
-          ValueError: a bad prompt, or none.
+          ValueError: a bad prompt, or no prompts.
         """
         cleaned = clean_prompts([prompts] if isinstance(prompts, str) else prompts)
         self._warn_of_cuts(cleaned)
@@ -61,7 +70,7 @@ class PromptTokenizer:
         return Tokens(out["input_ids"].astype(np.int32), out["attention_mask"].astype(np.int32))
 
     def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
-        """Quotes the first prompt that is cut, and counts the others."""
+        """Warns if prompts are cut: quotes the first one and counts the others."""
         room = self.length - self.tokenizer.num_special_tokens_to_add()
         all_ids = self.tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
         cut = [number for number, ids in enumerate(all_ids) if len(ids) > room]
@@ -79,15 +88,15 @@ class PromptTokenizer:
 def load_tokenizer(
     folder: str | Path, *, length: int | None = None, vocab_size: int | None = None
 ) -> PromptTokenizer:
-    """The tokenizer of a local folder, as transformers' `save_pretrained` writes it.
+    """Loads a tokenizer from a local folder, as transformers' `save_pretrained` writes it.
 
     Args:
-      length: tokens a prompt; by default the limit that the folder names.
-      vocab_size: of the encoder; checked against the tokenizer's.
+      length: number of tokens of each prompt; by default the limit that the folder states.
+      vocab_size: vocabulary size of the encoder, to check that the two belong together.
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: no readable tokenizer in it, no limit, or more tokens than the encoder knows.
+      ValueError: no readable tokenizer, no limit of tokens, or more tokens than the encoder has.
     """
     from transformers import AutoTokenizer  # takes seconds
 
@@ -95,11 +104,11 @@ def load_tokenizer(
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such tokenizer folder")
     try:
-        # Never code of the folder, never the network.
+        # Runs no code from the folder and uses no network.
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # of transformers, tokenizers or json, whatever the damage is
+    except Exception as error:  # damage raises many types, from transformers, tokenizers or json
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(
             f"{folder}: holds no readable tokenizer ({type(error).__name__}: {reason}). It needs "

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a run: state, data iterator and resolved config together, whole or not at all.
+"""Atomic checkpoints of a run: training state, position in the data, and resolved config.
 
 Orbax writes into a temporary folder in the background and renames it at the end. The last file
-written there before the rename is a manifest of hashes, so that a folder with a step's name is
-complete, and later damage to it is refused rather than trained on.
+written before the rename is a manifest of hashes. So a folder that is named by a step is complete,
+and later damage to it is detected before it is used.
 """
 
 import json
@@ -16,32 +16,32 @@ from typing import Any, Self
 import jax
 import orbax.checkpoint as ocp
 
+from mmdisco_jax.checks import listed, require_at_least
 from mmdisco_jax.parallel import from_named_leaves, named_leaves
 from mmdisco_jax.training.manifest import damage, write_manifest
 
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
-# Orbax touches these between the manifest and the rename; they hold times, no state.
+# Orbax changes these files after the manifest is written; they hold times, not state.
 _NOT_LISTED = ("_CHECKPOINT_METADATA", "commit_success.txt")
-_SHOWN = 12
-_ARGS: Any = ocp.args  # their generated constructors have no types
+_ARGS: Any = ocp.args  # its generated constructors have no types
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written or used; names it, what is wrong and the remedy."""
+    """Raised when a checkpoint cannot be written or used; names it, the reason and the remedy."""
 
 
 class Checkpoints:
-    """The checkpoints of one run; a context manager that waits for what is being written."""
+    """Checkpoints of one run. As a context manager it waits for pending writes at the end."""
 
     def __init__(self, directory: Path, config: dict[str, Any], *, keep: int):
-        """Opens or makes the folder `directory`.
+        """Opens the folder `directory`, or makes it.
 
         Args:
           config: the resolved config, ready for JSON; saved with every checkpoint.
-          keep: how many checkpoints stay, >= 1; older ones are deleted once a newer one is whole.
+          keep: number of checkpoints to keep, >= 1. Older ones are deleted once a newer one is
+            complete.
         """
-        if keep < 1:
-            raise ValueError(f"train.keep is {keep}, but must be >= 1.")
+        require_at_least(1, prefix="train.", keep=keep)
         self._directory = directory.absolute()
         self._config = json.loads(json.dumps(config))
         options = ocp.CheckpointManagerOptions(
@@ -75,24 +75,25 @@ class Checkpoints:
         try:
             self.wait()
         except CheckpointError:
-            if error is None:  # else the first error tells more
+            if error is None:  # otherwise the earlier error is the informative one
                 raise
         finally:
             self._manager.close()
 
     def steps(self) -> list[int]:
-        """The steps that have a whole checkpoint, in order."""
+        """Lists the steps that have a complete checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, data: Any) -> None:
-        """Starts to write; returns once the state may be donated. An error may come later.
+        """Starts writing a checkpoint, and returns as soon as the state may be donated.
 
         Args:
-          state: tree of arrays, over all processes.
-          data: the data iterator's state, ready for JSON; the first process's is kept.
+          state: tree of arrays, distributed over all processes.
+          data: state of the data iterator, ready for JSON; that of the first process is written.
 
         Raises:
-          CheckpointError: this or the previous checkpoint could not be written.
+          CheckpointError: this or the previous checkpoint could not be written. A later call may
+            be the first to report it.
         """
         items = _ARGS.Composite(
             state=_ARGS.StandardSave(named_leaves(state)),
@@ -105,7 +106,7 @@ class Checkpoints:
             raise self._not_written(error) from error
 
     def wait(self) -> None:
-        """Returns when nothing is being written any more; CheckpointError if that failed."""
+        """Waits for pending writes; raises CheckpointError if one failed."""
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
@@ -115,13 +116,17 @@ class Checkpoints:
     def restore(
         self, abstract: Any, *, which: str = "latest", free: Sequence[str] = ()
     ) -> tuple[Any, Any] | None:
-        """The state and the data iterator's state, or None if there is no checkpoint yet.
+        """Restores a checkpoint.
 
         Args:
-          abstract: tree of `jax.ShapeDtypeStruct` with shardings: what to restore, and to where.
-          which: "latest", or the number of a kept step; later checkpoints are then deleted, as
-            the run goes on from there.
-          free: dotted config keys that may differ from the checkpoint's, with all below them.
+          abstract: tree of `jax.ShapeDtypeStruct` with shardings, which describes the state.
+          which: "latest", or the number of a kept step. Later checkpoints are then deleted, because
+            the run continues from that step.
+          free: dotted config keys whose values may differ from the checkpoint's; a key stands for
+            everything below it too.
+
+        Returns:
+          (state, state of the data iterator), or None if there is no checkpoint yet.
 
         Raises:
           CheckpointError: no such step, damaged files, another config, or another structure.
@@ -146,7 +151,7 @@ class Checkpoints:
         return from_named_leaves(abstract, restored.state), saved.data
 
     def _seal(self) -> None:
-        """Called when all data are written, before the rename that makes the checkpoint count."""
+        """Writes the manifest; Orbax calls this after all data, before the final rename."""
         if jax.process_index() == 0:
             for folder in self._directory.glob(_TEMPORARY):
                 write_manifest(folder, ignored=_NOT_LISTED)
@@ -174,13 +179,14 @@ class Checkpoints:
         if lines:
             earlier = [s for s in steps if s < step]
             remedy = (
-                f"to go on from an earlier one, set train.restore={earlier[-1]}"
+                f"to resume from an earlier one, set train.restore={earlier[-1]}"
                 if earlier
                 else "there is no earlier one; choose another workdir to start anew"
             )
             raise CheckpointError(
-                f"the checkpoint {self._directory / str(step)} is damaged: {_listed(lines)}. It "
-                f"was not used, and nothing was changed; {remedy} (kept steps: {steps})."
+                f"the checkpoint {self._directory / str(step)} is damaged: "
+                f"{listed(lines, separator='; ')}. It was not used, and nothing was "
+                f"changed; {remedy} (kept steps: {steps})."
             )
 
     def _require_same_config(self, saved: dict[str, Any], free: Sequence[str]) -> None:
@@ -193,8 +199,8 @@ class Checkpoints:
         ]
         if lines:
             raise CheckpointError(
-                f"{self._directory} holds checkpoints of another config: {_listed(lines)}. "
-                "Choose another workdir, or set these keys back."
+                f"{self._directory} holds checkpoints of another config: "
+                f"{listed(lines, separator='; ')}. Choose another workdir, or set these keys back."
             )
 
     def _require_same_structure(self, step: int, wanted: dict[str, Any]) -> None:
@@ -209,7 +215,8 @@ class Checkpoints:
         if lines:
             raise CheckpointError(
                 f"the checkpoint {self._directory / str(step)} does not fit this model and "
-                f"optimizer: {_listed(lines)}. Choose another workdir, or the code that wrote it."
+                f"optimizer: {listed(lines, separator='; ')}. Choose another workdir, or the code "
+                "that wrote it."
             )
 
 
@@ -221,8 +228,3 @@ def _dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _listed(lines: list[str]) -> str:
-    more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    return "; ".join(lines[:_SHOWN]) + more

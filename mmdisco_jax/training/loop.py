@@ -1,59 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: batches in, state out, with logs and checkpoints on the way."""
+"""Training loop with metrics, checkpoints and a clean stop on SIGTERM or Ctrl-C."""
 
 import dataclasses
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType, TracebackType
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from mmdisco_jax.checks import require_at_least
 from mmdisco_jax.training.metrics_log import MetricsLog
-from mmdisco_jax.training.signals import StopRequest
 from mmdisco_jax.training.state import TrainState
 from mmdisco_jax.types import Array, Params
 
-# If these are finite, so are the parameters that the step leaves behind.
+# If these metrics are finite, the new parameters are finite as well.
 _FINITE = ("loss", "grad_norm", "update_norm")
-# Steps handed to the device ahead of the host: enough to keep it busy, few enough to stop soon.
+# The device is at most this many steps behind the host, so that it stays busy but a stop is quick.
 _AHEAD = 2
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class NotFiniteError(RuntimeError):
-    """Training produced a value that is not finite; names step, metric, records and remedy."""
+    """Raised when a metric is nan or infinite; names step, metric, records and remedy."""
 
 
 class StoppedError(RuntimeError):
-    """A signal ended training early, after a checkpoint. Attributes: step, signal."""
+    """Raised when a signal ends training early, after a checkpoint of `step`."""
 
     def __init__(self, step: int, number: signal.Signals):
         super().__init__(
             f"{number.name} at step {step}: a checkpoint of this step was written. Run the same "
-            "command again to go on from there."
+            "command again to resume from there."
         )
         self.step, self.signal = step, number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopSpec:
-    """Steps in all, between lines of the log, and between checkpoints; all >= 1."""
+    """Number of steps, and steps between log lines and between checkpoints; all >= 1."""
 
     num_steps: int
     log_every: int
     save_every: int
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise ValueError(f"train.{name} is {value}, but must be >= 1.")
+        require_at_least(1, prefix="train.", **dataclasses.asdict(self))
+
+
+class StopRequest:
+    """Context that catches the first SIGTERM or SIGINT; a second one has its usual effect.
+
+    Enter it on the main thread. With several processes JAX's preemption service listens for SIGTERM
+    and lets all processes agree on the step to stop at; this class then only asks the service.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if jax.process_count() == 1:
+            for number in _STOP_SIGNALS:
+                self._previous[number] = signal.signal(number, self._caught)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def reached(self, step: int) -> bool:
+        """Returns whether to stop after `step`; call it once for every step, in every process."""
+        if jax.process_count() == 1:
+            return self.signal is not None
+        if multihost_utils.reached_preemption_sync_point(step):
+            self.signal = signal.SIGTERM
+        return self.signal is not None
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
 
 class Batches(Protocol):
-    """An endless iterator of batches that can tell where it is, such as grain's."""
+    """Endless iterator of batches whose position can be saved, such as grain's."""
 
     def __next__(self) -> Any: ...
 
@@ -73,22 +117,23 @@ def fit(
     place: Callable[[Any], Any] = lambda batch: batch,
     records: Callable[[Any, int], list[int]] | None = None,
 ) -> TrainState:
-    """Runs `step` from `state.step` until `spec.num_steps`, and leaves metrics in `workdir`.
+    """Trains from `state.step` to `spec.num_steps`, and writes metrics to `workdir`.
 
-    The state is donated and keeps its shardings. The host reads metrics every `log_every` steps
+    The state is donated and keeps its shardings. The host reads the metrics every `log_every` steps
     and before each checkpoint, so that no checkpoint holds numbers that are not finite.
 
     Args:
-      batches: the batch after `state.step` comes first.
-      step: pure, as `state.make_step` makes it.
+      state, frozen: state to start from, and parameters that are not trained.
+      batches: iterator whose next batch is the one after `state.step`.
+      step, key: pure train step from `state.make_step`, and the random key of all steps.
       save: writes a checkpoint; called every `save_every` steps, at the end and on a signal.
       place: host batch -> device batch.
-      records: (state of `batches`, n) -> indices of the records in the n-th batch from there,
-        to name those of a batch that broke the training.
+      records: (state of `batches`, n) -> indices of the records in the n-th batch from there; used
+        to name the records of a batch that gave numbers that are not finite.
 
     Raises:
       NotFiniteError: the loss or a gradient is nan or infinite.
-      StoppedError: SIGTERM or SIGINT, once the checkpoint is started.
+      StoppedError: SIGTERM or SIGINT arrived; a checkpoint has been started.
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
     step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
@@ -126,7 +171,7 @@ def _require_finite(
     window_start: Any,
     records: Callable[[Any, int], list[int]] | None,
 ) -> None:
-    """Raises NotFiniteError for the first bad step of a window that ends at step `last`."""
+    """Raises NotFiniteError for the first bad step of a window that ends with step `last`."""
     for n, metrics in enumerate(rows):
         bad = [name for name in _FINITE if not np.isfinite(metrics[name])]
         if bad:
@@ -140,5 +185,5 @@ def _require_finite(
 
 
 def _bar(first: int, last: int) -> tqdm:
-    hidden = True if jax.process_index() else None  # None: shown on a terminal only
+    hidden = True if jax.process_index() else None  # None shows it on a terminal only
     return tqdm(total=last, initial=first, unit="step", mininterval=5, disable=hidden)

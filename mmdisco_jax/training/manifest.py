@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder's files with their sizes and hashes, so that damage is found before it is used."""
+"""Manifest of a folder: sizes and hashes of its files, to detect damage before they are used."""
 
 import hashlib
 import json
@@ -11,11 +11,11 @@ NAME = "manifest.json"
 
 
 def write_manifest(directory: Path, *, ignored: Collection[str] = ()) -> None:
-    """Writes `manifest.json` over all files below `directory`, once these are safely on disk.
+    """Writes `manifest.json` for all files below `directory`, after flushing them to disk.
 
     Args:
-      directory: a folder that nobody writes to any more.
-      ignored: file names that may change later.
+      directory: a folder whose files are complete.
+      ignored: names of files that may still change.
 
     Raises:
       OSError: a file cannot be read, or the disk is full.
@@ -35,7 +35,7 @@ def write_manifest(directory: Path, *, ignored: Collection[str] = ()) -> None:
 
 
 def damage(directory: Path) -> list[str]:
-    """What is wrong with the files that the manifest lists, one line each; [] when all is well."""
+    """Lists what is wrong with the files of the manifest, one line each; [] if all are intact."""
     try:
         files = json.loads((directory / NAME).read_text())["files"]
         entries = [(name, entry["bytes"], entry["sha256"]) for name, entry in files.items()]

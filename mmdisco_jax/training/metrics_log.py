@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a run: one JSON line per window of steps, and the same numbers for TensorBoard.
+"""Training metrics as JSON lines and for TensorBoard, one entry per window of steps.
 
-A line holds the window's last `step`, `seconds` of training up to there, `data_wait_share` (of the
-window's time, that in which the host waited for batches, while the device may have been busy), the
-mean of each metric over the window, and `loss_trace`, the loss of every single step. Lines beyond
-the step that a run resumes from are dropped, so the file never holds a step twice.
+A line holds:
+  step: the last step of the window.
+  seconds: training time up to that step.
+  data_wait_share: share of the window's time in which the host waited for batches; the device may
+    have been busy meanwhile.
+  loss_trace: the loss of every step.
+  every other key: the mean of that metric over the window.
+When a run resumes from a step, later lines are dropped, so no step is in the file twice.
 """
 
 import json
@@ -26,7 +30,10 @@ Row = dict[str, Any]
 
 
 class MetricsLog:
-    """Writes metrics of steps after `step`; a context manager. Only the first process writes."""
+    """Writer of the metrics of steps after `step`; a context manager.
+
+    Only the first process writes.
+    """
 
     def __init__(self, workdir: Path, step: int):
         self._writes = jax.process_index() == 0
@@ -55,9 +62,12 @@ class MetricsLog:
     def write(
         self, step: int, window: list[dict[str, np.ndarray]], waited_seconds: float = 0.0
     ) -> None:
-        """The metrics of the steps up to `step`, one dict each; on disk when this returns.
+        """Writes one window of steps; the line is on disk when this returns.
 
-        `waited_seconds`: how long the host waited for the window's batches.
+        Args:
+          step: the last step of the window.
+          window: the metrics of each step.
+          waited_seconds: time in which the host waited for the window's batches.
         """
         if not self._writes:
             return
@@ -79,7 +89,7 @@ class MetricsLog:
 
 
 def read_metrics(workdir: Path) -> list[Row]:
-    """The lines of a run's metrics file, [] if there is none; a torn last line is left out.
+    """Reads the metrics file of a run; [] if there is none. A torn last line is ignored.
 
     Raises:
       ValueError: a line in the middle is not JSON.
@@ -99,7 +109,7 @@ def read_metrics(workdir: Path) -> list[Row]:
 
 
 def loss_trace(rows: list[Row]) -> list[float]:
-    """The loss of every step, in order."""
+    """Returns the loss of every step, in order."""
     return [loss for row in rows for loss in row["loss_trace"]]
 
 
@@ -108,9 +118,9 @@ def _rewrite(path: Path, rows: list[Row]) -> None:
 
 
 def _means(window: list[dict[str, np.ndarray]]) -> dict[str, float]:
-    """Mean of each metric over the steps that have it; one that no step has is left out.
+    """Mean of each metric over the steps where it is not nan; dropped if it is nan in all.
 
-    A bin of noise levels that a batch did not meet is nan, and so absent there.
+    Metrics by noise level are nan in steps whose batch had no example of that level.
     """
     means = {}
     for name in window[0]:

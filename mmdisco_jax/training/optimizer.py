@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam with warm-up, cosine decay and gradient clipping."""
+"""AdamW optimizer with warm-up, cosine decay and gradient clipping."""
 
 import optax
 
@@ -14,7 +14,19 @@ def adam(
     clip_norm: float,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """The optimizer of every training here; learning_rate is the peak, after `warmup_steps`."""
+    """Makes the optimizer that all trainings of this project use.
+
+    Args:
+      learning_rate: peak, reached after `warmup_steps` of linear increase from 0.
+      num_steps: length of the whole schedule; after the warm-up the rate follows a cosine.
+      final_fraction: final rate as a fraction of the peak.
+      b2: decay of Adam's second moment.
+      clip_norm: largest global norm of a gradient.
+      weight_decay: decoupled weight decay, multiplied by the rate.
+
+    Raises:
+      ValueError: the warm-up is negative or not shorter than the schedule.
+    """
     if not 0 <= warmup_steps < num_steps:
         raise ValueError(
             f"warmup_steps must be in 0..num_steps-1, got {warmup_steps} of {num_steps} steps: "

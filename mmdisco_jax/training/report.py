@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One picture of a training: losses over steps, metrics by noise level, calibration."""
+"""Training report as one PNG: losses over steps, metrics by noise level, calibration."""
 
 import io
 import math
@@ -15,21 +15,21 @@ from matplotlib.figure import Figure
 from mmdisco_jax.io import write_bytes
 
 Rows = Sequence[dict[str, Any]]
-# Bins of this metric are of the predicted probability "real"; its value is the share that was.
+# Binned by the predicted probability of "real"; the value is the share that was real.
 CALIBRATION = "real_share"
 _NOT_PLOTTED = ("step", "seconds", "loss_trace")
-_LAST = 0.2  # the end of training that values by bin are averaged over
+_LAST = 0.2  # values by bin are averaged over this last share of the training
 
 
 def write_report(path: str | os.PathLike[str], rows: Rows, *, title: str) -> None:
-    """Draws the lines of `metrics.jsonl` as a PNG.
+    """Draws the rows of `metrics.jsonl` as a PNG.
 
-    A metric `name/<bin>` is drawn over its bins, averaged over the last fifth of the run, and
-    `real_share/<bin>` as a reliability curve; any other one over the steps. Metrics whose names
-    differ only in what follows the last "_", such as the modality, share a panel.
+    A metric `name/<bin>` is averaged over the last fifth of the run and drawn over its bins;
+    `real_share/<bin>` becomes a reliability curve. All others are drawn over the steps. Metrics
+    whose names differ only after the last "_", where the modality stands, share a panel.
 
     Raises:
-      ValueError: no rows.
+      ValueError: there are no rows.
       WriteError: the file cannot be written.
     """
     if not rows:
@@ -55,7 +55,7 @@ def write_report(path: str | os.PathLike[str], rows: Rows, *, title: str) -> Non
 
 
 def by_bin(rows: Rows) -> dict[str, dict[int, float]]:
-    """{name: {bin: mean over the last fifth of the rows}} of the metrics `name/<bin>`."""
+    """Averages the metrics `name/<bin>` over the last fifth of the rows: {name: {bin: mean}}."""
     late = rows[-max(1, round(len(rows) * _LAST)) :]
     values: dict[str, dict[int, list[float]]] = {}
     for row in late:

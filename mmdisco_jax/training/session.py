@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training from its first or last checkpoint to its end: what a task needs, put together."""
+"""Training run of a task: initialises or restores the state, shards it, and runs the loop."""
 
 import dataclasses
 import sys
@@ -16,7 +16,6 @@ from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import LoopSpec, fit
 from mmdisco_jax.training.state import (
     LossFn,
-    RememberingLossFn,
     TrainState,
     init_state,
     make_step,
@@ -26,13 +25,21 @@ from mmdisco_jax.types import Array, Params
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is learnt: loss, key -> initial parameters, frozen parameters, optimizer, averaging.
+    """Everything that defines a training apart from its data.
 
-    `seed` draws the initial parameters, unless `start` gives them, and `seed + 1` all randomness of
-    the steps. `num_microbatches` as of `make_step`. `memory` is the first of a RememberingLossFn.
+    Attributes:
+      loss_fn: the loss.
+      init: key -> initial parameters.
+      frozen: parameters that are not trained.
+      optimizer: an optax transformation.
+      ema_decay: decay of the moving average of the parameters.
+      seed: `seed` draws the initial parameters, `seed + 1` all randomness of the steps.
+      start: initial parameters to use instead of `init`.
+      num_microbatches: as for `make_step`.
+      history: initial history of the loss, or None.
     """
 
-    loss_fn: LossFn | RememberingLossFn
+    loss_fn: LossFn
     init: Callable[[Array], Params]
     frozen: Params
     optimizer: optax.GradientTransformation
@@ -40,7 +47,7 @@ class Task:
     seed: int
     start: Params | None = None
     num_microbatches: int = 1
-    memory: Any = None
+    history: Any = None
 
 
 def train(
@@ -55,21 +62,21 @@ def train(
     free: Sequence[str] = (),
     records: Callable[[Any, int], list[int]] | None = None,
 ) -> TrainState:
-    """Goes on from a checkpoint, or begins, and trains to `spec.num_steps`.
+    """Trains a task to `spec.num_steps`, from a checkpoint if there is one.
 
     Args:
-      batches: this process's rows of each batch, `__next__`, `get_state` and `set_state`; at its
-        beginning.
-      restore, free: as `Checkpoints.restore` takes them.
-      records: as `loop.fit` takes it.
+      batches: iterator over this process's rows of each batch, at its beginning, with `__next__`,
+        `get_state` and `set_state`.
+      restore, free: passed to `Checkpoints.restore`.
+      records: passed to `loop.fit`.
 
     Raises:
-      CheckpointError, NotFiniteError, StoppedError: see there.
+      CheckpointError, NotFiniteError, StoppedError: as `Checkpoints` and `fit` raise them.
     """
 
     def make(key: Array, start: Params | None) -> TrainState:
         params = task.init(key) if start is None else start
-        return init_state(params, task.optimizer, task.memory)
+        return init_state(params, task.optimizer, task.history)
 
     abstract = jax.eval_shape(make, jax.random.key(task.seed), task.start)
     shardings = parallel.tree_shardings(abstract, mesh)

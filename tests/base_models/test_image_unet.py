@@ -20,7 +20,6 @@ from mmdisco_jax.base_models.image_unet_blocks import (
     AttentionBlock,
     BlockSpec,
     Downsample,
-    Dropout,
     ResBlock,
     Upsample,
 )
@@ -31,7 +30,8 @@ from mmdisco_jax.base_models.super_resolution import (
     frame_denoiser,
     noise_half,
 )
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
+from mmdisco_jax.nn.layers import Dropout
 from mmdisco_jax.porting.load import to_torch
 from mmdisco_jax.porting.names import torch_tensor
 from mmdisco_jax.process.noising import noisy

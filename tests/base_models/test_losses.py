@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from mmdisco_jax.base_models.joint import JointModel
+
 from mmdisco_jax.base_models.losses import joint_noise_prediction
 from mmdisco_jax.base_models.mm_diffusion_spec import MMDiffusionSpec
 from mmdisco_jax.base_models.variational import variational_bound
+from mmdisco_jax.process.loss_aware_sampling import History, LossSecondMoment
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.predictions import per_sample
-from mmdisco_jax.process.resampling import History, LossSecondMoment
 from mmdisco_jax.process.schedules import Schedule, cosine, linear
 
 NOISE = {"audio": cosine(), "video": linear()}

@@ -20,15 +20,15 @@ from mmdisco_jax.base_models.mm_diffusion_blocks import (
     Context,
     CrossAttentionBlock,
     ResBlock,
-    call,
+    call_block,
 )
 from mmdisco_jax.base_models.mm_diffusion_spec import (
     PRESETS,
     MMDiffusionSpec,
     draw_shifts,
 )
-from mmdisco_jax.nn.activations import Dropout
-from mmdisco_jax.nn.keys import param_keys, skeleton
+from mmdisco_jax.nn.init import param_keys, skeleton
+from mmdisco_jax.nn.layers import Dropout
 from mmdisco_jax.porting.load import load_module, strip_prefix, to_torch
 from mmdisco_jax.porting.names import torch_tensor
 from tests.support.randoms import random_module, random_params
@@ -118,7 +118,7 @@ def _stage_gradients(remat: str):
 
     def loss(params, video, audio, context):
         for block in nnx.merge(graphdef, params):
-            video, audio = call(block, remat, video, audio, context)
+            video, audio = call_block(block, remat, video, audio, context)
         return jnp.square(video).mean() + jnp.square(audio).mean()
 
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))

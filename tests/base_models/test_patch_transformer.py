@@ -9,7 +9,7 @@ from flax import nnx
 
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.losses import noise_prediction
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import linear
 from tests.support.randoms import random_module

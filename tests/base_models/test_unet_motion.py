@@ -15,12 +15,12 @@ from flax import nnx
 
 from mmdisco_jax.base_models import unet_2d_spec
 from mmdisco_jax.base_models.unet_2d_layers import SinusoidalPositionalEmbedding
-from mmdisco_jax.base_models.unet_2d_spec import UNet2DSpec
-from mmdisco_jax.base_models.unet_motion import UNetMotion, merge_adapter
-from mmdisco_jax.base_models.unet_motion_spec import (
+from mmdisco_jax.base_models.unet_2d_spec import MotionSpec, UNet2DSpec
+from mmdisco_jax.base_models.unet_motion import (
     PRESETS,
-    MotionSpec,
+    UNetMotion,
     UNetMotionSpec,
+    merge_adapter,
     spec_from_config,
     spec_with_adapter,
 )

@@ -20,7 +20,7 @@ from mmdisco_jax.codecs.autoencoder_kl import (
     spec_from_config,
     to_model,
 )
-from mmdisco_jax.nn.keys import param_keys, skeleton
+from mmdisco_jax.nn.init import param_keys, skeleton
 from mmdisco_jax.porting.load import from_torch, to_torch
 from tests.golden.checker import relative_error
 from tests.support.codec_references import count, meta_shapes, port_shapes, randomised, tensors

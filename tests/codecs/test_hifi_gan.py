@@ -17,7 +17,7 @@ from mmdisco_jax.codecs.hifi_gan import (
     HifiGanSpec,
     spec_from_config,
 )
-from mmdisco_jax.nn.keys import param_keys, skeleton
+from mmdisco_jax.nn.init import param_keys, skeleton
 from mmdisco_jax.porting.load import from_torch, to_torch
 from mmdisco_jax.porting.weight_norm import folded
 from tests.golden.checker import relative_error

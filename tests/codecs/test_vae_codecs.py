@@ -15,11 +15,11 @@ from flax import nnx
 from mmdisco_jax.codecs import hifi_gan
 from mmdisco_jax.codecs.audioldm_mel import LogMelSpec
 from mmdisco_jax.codecs.autoencoder_kl import AutoencoderKL, spec_from_config
-from mmdisco_jax.codecs.chunks import map_chunks
+from mmdisco_jax.codecs.chunked_map import map_chunks
 from mmdisco_jax.codecs.vae_frames import VaeFrames
 from mmdisco_jax.codecs.vae_mel import VaeMel
 from mmdisco_jax.codecs.weighted import Loaded
-from mmdisco_jax.nn.keys import skeleton
+from mmdisco_jax.nn.init import skeleton
 from mmdisco_jax.porting.load import from_torch
 from tests.codecs import test_autoencoder_kl, test_hifi_gan
 from tests.golden.checker import relative_error
@@ -103,7 +103,7 @@ def test_wave_to_latent_to_wave():
     vae = randomised(test_autoencoder_kl.reference(complete))
     vocoder, torch = randomised(test_hifi_gan.reference(VOCODER), 1), __import__("torch")
     codec = mel_codec(chunk_clips=1)
-    assert codec.latent_shape == (9, 8, 3)
+    assert codec.latent_shape() == (9, 8, 3)
     loaded = Loaded(
         codec=codec,
         params={
@@ -201,7 +201,7 @@ def test_released_shapes():
         for codec, clip in ((mel, sound), (frames, video))
     ]
     assert [z.shape for z in latents] == [(2, 50, 16, 8), (2, 16, 32, 32, 4)]
-    assert latents[0].shape[1:] == mel.latent_shape
+    assert latents[0].shape[1:] == mel.latent_shape()
     back = [
         jax.eval_shape(codec.decode, codec.abstract, z)
         for codec, z in zip((mel, frames), latents, strict=True)

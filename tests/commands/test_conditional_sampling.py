@@ -7,15 +7,15 @@ import av
 import jax
 import numpy as np
 import pytest
+from mmdisco_jax.commands import sample
+from mmdisco_jax.commands.conditions import read_given
 
 from configs import bounce, bounce_mm_diffusion
 from mmdisco_jax import build
 from mmdisco_jax.base_models import BASE_MODELS
-from mmdisco_jax.commands import sample
-from mmdisco_jax.commands.conditions import read_given
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.media import write_mp4
-from mmdisco_jax.training.weights import save_weights
+from mmdisco_jax.porting.weights import save_weights
 from mmdisco_jax.worlds.bounce.physics import simulate
 from tests.support.randoms import random_params
 

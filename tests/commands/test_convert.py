@@ -9,19 +9,19 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from mmdisco_jax.commands import convert
+from mmdisco_jax.commands.convert import ARCHITECTURES, Architecture, run
 
 from configs.convert import get_config
 from mmdisco_jax.base_models.image_unet import ImageUNetSpec
 from mmdisco_jax.base_models.super_resolution import SuperResolution
-from mmdisco_jax.commands import convert
-from mmdisco_jax.commands.convert import ARCHITECTURES, Architecture, run
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
 from mmdisco_jax.discriminator.official_pair import OfficialPair
 from mmdisco_jax.io import digest
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.files import read_tensors
 from mmdisco_jax.porting.names import torch_tensor
-from mmdisco_jax.training.weights import load_weights, read_metadata
+from mmdisco_jax.porting.weights import load_weights, read_metadata
 from tests.commands.test_cli import call
 
 torch = pytest.importorskip("torch")

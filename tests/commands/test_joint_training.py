@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mmdisco_jax.commands import sample, train
 
 from configs import bounce, bounce_mm_diffusion, folder, landscape_mm_diffusion
 from mmdisco_jax import build
 from mmdisco_jax.base_models import BASE_MODELS
-from mmdisco_jax.commands import sample, train
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.media.prepare import prepare
+from mmdisco_jax.porting.weights import read_metadata
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import read_metrics
-from mmdisco_jax.training.weights import read_metadata
 
 LEVELS = 100
 

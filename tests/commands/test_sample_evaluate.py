@@ -9,14 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from mmdisco_jax.commands import evaluate, prepare, sample
+from mmdisco_jax.commands.fakes import write_fakes
 
 from configs import bounce
 from mmdisco_jax import build, parallel
-from mmdisco_jax.commands import evaluate, prepare, sample
-from mmdisco_jax.commands.fakes import write_fakes
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.inputs.cache import StaleCacheError
-from mmdisco_jax.training.weights import save_weights
+from mmdisco_jax.porting.weights import save_weights
 from tests.support import training_processes as processes
 from tests.support.randoms import random_params
 

@@ -9,22 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from mmdisco_jax.build import upscaling
+from mmdisco_jax.commands import sample, train
+from mmdisco_jax.commands.upscale import enlarger, upscale_clips
 from safetensors.numpy import load_file
 
 from configs import bounce_super_resolution
 from mmdisco_jax import build, parallel
 from mmdisco_jax.base_models.super_resolution import bilinear
-from mmdisco_jax.build import upscaling
-from mmdisco_jax.commands import sample, train
-from mmdisco_jax.commands.upscale import enlarger, upscale_clips
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.nn.conv import Conv
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
+from mmdisco_jax.porting.weights import save_weights
 from mmdisco_jax.process.schedules import linear
+from mmdisco_jax.samplers.noise import initial, sample_keys
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
-from mmdisco_jax.training.weights import save_weights
 from tests.support.randoms import random_params
 
 FRAMES, LOW, HIGH = 3, 4, 8
@@ -69,7 +70,8 @@ def params(config) -> Any:
 
 @pytest.fixture(scope="module")
 def upscaler(config) -> Any:
-    return build.super_resolution(config)
+    upscale, denoiser = build.super_resolution(config)
+    return lambda params, *args, **options: upscale(denoiser(params), *args, **options)
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +96,9 @@ def test_it_is_the_official_ddim_from_one_noise_a_clip(config, params, upscaler,
     model = nnx.merge(build.super_resolution_model(config)[0], params)
     abar = linear(1000, 1e-4, 0.02).abar
     low = CLIPS[0] / 127.5 - 1
-    start = upscaler.programs.begin(params, jnp.zeros((4, 1, LOW, LOW, 3)), jnp.full(4, 7))[0]
-    x = np.asarray(start["super_resolution"][:FRAMES, 0], np.float64)
+    keys = sample_keys(config.sample.seed, jnp.full(FRAMES, 7))
+    start = initial(keys, {"super_resolution": (1, HIGH, HIGH, 3)})["super_resolution"]
+    x = np.asarray(start[:, 0], np.float64)
     assert (x == x[:1]).all() and abs(x[0].std() - 1) < 0.2
     run = jax.jit(lambda x, t: model(x, t, jnp.asarray(low, jnp.float32))[..., :3])
     for t, after in ((750, 500), (500, 250), (250, 0), (0, None)):

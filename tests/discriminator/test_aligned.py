@@ -10,7 +10,7 @@ from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.aligned import AlignedSpec
 from mmdisco_jax.discriminator.aligned_fusion import FUSION_HEADS
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.schedules import linear
 from tests.support.randoms import random_module
 

@@ -10,7 +10,7 @@ from flax import nnx
 from mmdisco_jax.discriminator import losses
 from mmdisco_jax.discriminator.objective import ObjectiveSpec, Problem, Texts, objective
 from mmdisco_jax.guidance.joint import residual
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import linear
 
@@ -81,15 +81,6 @@ def test_mismatching_never_leaves_a_real_pair_and_stays_in_its_group():
     assert len({tuple(column) for column in fake.T}) == 12
     with pytest.raises(ValueError, match=r"12 samples in 3 groups by 1\.\.4"):
         losses.mismatched(x, groups=3, shifts=4)
-
-
-def test_by_level_puts_each_sample_in_its_bin():
-    t = jnp.array([0, 99, 100, 999])
-    out = losses.by_level({"v": jnp.array([1.0, 3.0, 5.0, 7.0])}, t, 1000)
-    assert float(out["v/0"]) == 2.0
-    assert float(out["v/1"]) == 5.0
-    assert float(out["v/9"]) == 7.0
-    assert np.isnan(out["v/4"])
 
 
 def _objective(params, base, graphdef, **change):

@@ -13,7 +13,7 @@ from flax import nnx
 from mmdisco_jax.discriminator.fusion import FUSIONS, FusionSpec, nearest
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 
 NARROW = OfficialDiscriminatorSpec(
     video_channels=3,

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from mmdisco_jax.commands import convert, sample
+from mmdisco_jax.commands.prompts import encode_prompts
 
 from configs import convert as convert_config
 from mmdisco_jax import build
-from mmdisco_jax.commands import convert, sample
-from mmdisco_jax.commands.prompts import encode_prompts
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.guidance.joint import residual
-from mmdisco_jax.media.cutting import decode_window
+from mmdisco_jax.media.cutting import iter_windows
+from mmdisco_jax.porting.weights import save_weights
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
-from mmdisco_jax.training.weights import save_weights
 from tests.golden.checker import relative_error
 from tests.support import tiny_pipelines as tiny
 from tests.support.randoms import random_params
@@ -166,6 +166,6 @@ def test_media_hold_what_the_pipelines_decode(config, pipelines, tmp_path):
     error = np.abs(clips["video"].reshape(pixels.shape).astype(np.float32) - pixels)
     assert error.mean() < 0.5 + 0.1 and error.max() < 4  # rounding, and the latents' 1e-3
     assert relative_error(clips["audio"] / 32768, wave.clip(-1, 1)) < 0.01
-    window = decode_window(tmp_path / "guided" / files[0], 0.0, build.clip_spec(config))
+    window = next(iter_windows(tmp_path / "guided" / files[0], build.clip_spec(config)))
     loss = np.abs(window.video.astype(np.float32) - clips["video"][0]).mean()
     assert loss < 20  # what H.264 leaves of noise

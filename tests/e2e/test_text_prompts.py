@@ -12,7 +12,7 @@ import pytest
 
 from mmdisco_jax import build
 from mmdisco_jax.export.clips import read_all
-from mmdisco_jax.training.weights import save_weights
+from mmdisco_jax.porting.weights import save_weights
 from tests.golden.checker import relative_error
 from tests.support import tiny_pipelines as tiny
 

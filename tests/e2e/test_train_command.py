@@ -12,17 +12,17 @@ import jax
 import matplotlib.image
 import numpy as np
 import pytest
+from mmdisco_jax.commands import train
+from mmdisco_jax.commands.latents import write_latents
 from safetensors.numpy import load_file
 
 from configs.bounce import get_config
 from mmdisco_jax import build
-from mmdisco_jax.commands import train
-from mmdisco_jax.commands.latents import write_latents
 from mmdisco_jax.inputs.cache import StaleCacheError
 from mmdisco_jax.media.prepare import prepare
+from mmdisco_jax.porting.weights import load_weights, read_metadata
 from mmdisco_jax.training.checkpoints import CheckpointError
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
-from mmdisco_jax.training.weights import load_weights, read_metadata
 from tests.support import training_processes as processes
 
 STEPS = 5

@@ -10,7 +10,7 @@ import pytest
 from mmdisco_jax.inputs.degradations import (
     OFFICIAL,
     DegradationSpec,
-    DrawnPairs,
+    RandomPairs,
     degraded,
     letterboxed,
 )
@@ -120,7 +120,7 @@ def test_noise_survives_only_without_jpeg():
 def test_drawn_pairs_are_different_frames_of_the_clip_by_the_generator_alone():
     clip = np.zeros((6, 32, 32, 3), np.uint8) + np.arange(6, dtype=np.uint8)[:, None, None, None]
     spec = dataclasses.replace(SMALL, noise_probability=0, jpeg_probability=0)
-    draw = DrawnPairs(spec=spec, frames_per_clip=4)
+    draw = RandomPairs(spec=spec, frames_per_clip=4)
     seen = []
     for seed in range(30):
         first, second = (
@@ -141,11 +141,11 @@ def test_drawn_pairs_are_different_frames_of_the_clip_by_the_generator_alone():
 def test_clips_that_give_no_pairs():
     rng, clip = np.random.default_rng(0), {"video": np.zeros((2, 32, 30, 3), np.uint8)}
     with pytest.raises(ValueError, match=r"2 frames cannot give 3: lower .*frames_per_clip"):
-        DrawnPairs(spec=SMALL, frames_per_clip=3).random_map(clip, rng)
+        RandomPairs(spec=SMALL, frames_per_clip=3).random_map(clip, rng)
     with pytest.raises(ValueError, match=r"are 32 x 30 pixels, but .*high_size is 33: prepare"):
-        DrawnPairs(spec=dataclasses.replace(SMALL, high_size=33)).random_map(clip, rng)
+        RandomPairs(spec=dataclasses.replace(SMALL, high_size=33)).random_map(clip, rng)
     with pytest.raises(ValueError, match="frames_per_clip is 0"):
-        DrawnPairs(frames_per_clip=0)
+        RandomPairs(frames_per_clip=0)
 
 
 @pytest.mark.parametrize(

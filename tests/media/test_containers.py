@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmdisco_jax.media.cutting import ClipSpec, Window, decode_window, iter_windows
+from mmdisco_jax.media.cutting import ClipSpec, Part, Window, iter_windows
 from tests.support.transcode import LAYOUTS, first_picture_seconds, write_media
 
 SPEC = ClipSpec(clip_seconds=1.0, fps=25, height=64, width=64, sample_rate_hz=16_000)
@@ -112,7 +112,7 @@ def test_every_container_gives_the_same_clips(tmp_path, name):
 
 def excerpt(path: Path, sample_rate_hz: int) -> Window:
     spec = dataclasses.replace(SPEC, clip_seconds=4.2, fps=10, sample_rate_hz=sample_rate_hz)
-    return decode_window(path, 20.0, spec)
+    return next(iter_windows(path, spec, Part(start_seconds=20.0)))
 
 
 @pytest.mark.slow

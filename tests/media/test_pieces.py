@@ -13,7 +13,7 @@ from mmdisco_jax.media import pieces, preflight, work_folder
 from mmdisco_jax.media.cutting import ClipSpec, Part
 from mmdisco_jax.media.entries import scan
 from mmdisco_jax.media.isolation import WorkError, isolated_map
-from mmdisco_jax.media.pieces import cut, failed, read_note, read_piece
+from mmdisco_jax.media.pieces import cut, read_finished_piece, read_piece, write_failed_piece
 from mmdisco_jax.media.policies import Policies
 from mmdisco_jax.media.preflight import cut_all, inspect_all
 from tests.support.media_seeds import write_seed
@@ -33,13 +33,13 @@ def cut_seed(folder: Path) -> pieces.Piece:
 def test_a_piece_comes_back(tmp_path):
     made = cut_seed(tmp_path)
     assert (made.num_clips, made.problem) == (2, "")
-    assert read_note(made.path) == made
+    assert read_finished_piece(made.path) == made
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "piece", "piece.json"]
     windows = list(read_piece(made, SPEC, 0, 2))
     assert [window.start_seconds for window in windows] == [0.0, 0.5]
-    died = failed(str(tmp_path / "none"), "why")
-    assert (read_note(died.path), died.reason) == (died, "why")
-    assert read_note(str(tmp_path / "other")) is None
+    died = write_failed_piece(str(tmp_path / "none"), "why")
+    assert (read_finished_piece(died.path), died.reason) == (died, "why")
+    assert read_finished_piece(str(tmp_path / "other")) is None
 
 
 def test_torn_notes_and_pieces_are_none(tmp_path):
@@ -49,15 +49,15 @@ def test_torn_notes_and_pieces_are_none(tmp_path):
     assert len(data) > 1 << 16
     for torn in ("", text[:-1], text[: len(text) // 2], "\0" * len(text), "[]", '{"clips": 2}'):
         note.write_text(torn)
-        assert read_note(made.path) is None
+        assert read_finished_piece(made.path) is None
     note.write_text(text)
     for end in (0, 100, 1 << 16, len(data) // 2, len(data) - 1):
         piece.write_bytes(data[:end])
-        assert read_note(made.path) is None
+        assert read_finished_piece(made.path) is None
     piece.unlink()
-    assert read_note(made.path) is None
+    assert read_finished_piece(made.path) is None
     piece.write_bytes(data)
-    assert read_note(made.path) == made
+    assert read_finished_piece(made.path) == made
 
 
 def test_a_piece_is_on_the_disk_before_its_note(tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ def progress(data_dir: Path) -> int:
     return count
 
 
-def kill_and_go_on(runs: Runs, base: Path, kills: int, seed: int, **more) -> int:
+def kill_and_resume(runs: Runs, base: Path, kills: int, seed: int, **more) -> int:
     """Resumes and kills, begins anew once it is done; returns how many were killed in between."""
     rng = random.Random(seed)
     data_dir, killed = base / "0", 0
@@ -101,13 +101,13 @@ def kill_and_go_on(runs: Runs, base: Path, kills: int, seed: int, **more) -> int
 
 
 def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(runs, tmp_path):
-    assert kill_and_go_on(runs, tmp_path, kills=4, seed=0) >= 2
+    assert kill_and_resume(runs, tmp_path, kills=4, seed=0) >= 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_killed_twenty_times_it_goes_on_to_the_same_bytes(runs, tmp_path, seed):
-    assert kill_and_go_on(runs, tmp_path, kills=20, seed=seed, num_workers=2) >= 10
+    assert kill_and_resume(runs, tmp_path, kills=20, seed=seed, num_workers=2) >= 10
 
 
 def dies_at(runs: Runs, data_dir: Path, change: int) -> None:

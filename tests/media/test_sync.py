@@ -206,9 +206,9 @@ def write_long(folder: Path, layout: Layout, *, sound_end: float) -> Path:
 def test_sought_clip_is_the_one_decoded_from_the_start(tmp_path, monkeypatch, name):
     path = write_long(tmp_path, LAYOUTS[name], sound_end=37.0)
     part, steps = Part(start_seconds=30.9), []
-    sought = list(iter_windows(path, SPEC, part, alive=lambda: steps.append("sought")))
+    sought = list(iter_windows(path, SPEC, part, heartbeat=lambda: steps.append("sought")))
     monkeypatch.setattr(media, "_SHORTEST_SEEK_SECONDS", np.inf)
-    walked = list(iter_windows(path, SPEC, part, alive=lambda: steps.append("walked")))
+    walked = list(iter_windows(path, SPEC, part, heartbeat=lambda: steps.append("walked")))
     assert steps.count("sought") < 0.7 * steps.count("walked")
     assert len(sought) == len(walked) == 3
     for left, right in zip(sought, walked, strict=True):

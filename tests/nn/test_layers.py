@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmdisco_jax.nn import attention, remat
-from mmdisco_jax.nn.keys import param_keys
-from mmdisco_jax.nn.linear import Linear
+from mmdisco_jax.nn.attention import attention, einsum_attention
+from mmdisco_jax.nn.init import param_keys
+from mmdisco_jax.nn.layers import Linear, remat_call
 from mmdisco_jax.nn.norm import LayerNorm
 from tests.support.randoms import random_module
 
@@ -40,14 +40,15 @@ def test_layer_norm_keeps_its_variance_where_the_mean_is_large():
     assert norm(jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-def test_attention_is_the_formula():
+@pytest.mark.parametrize("attend", [attention, einsum_attention])
+def test_attention_is_the_formula(attend):
     q, k, v = (
         np.random.default_rng(i).standard_normal((2, n, 3, 4)) for i, n in enumerate((5, 7, 7))
     )
     scores = np.einsum("bqhd,bkhd->bhqk", q, k) / 2
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     wanted = np.einsum("bhqk,bkhd->bqhd", weights, v)
-    got = attention.dot_product_attend(*(jnp.asarray(a, jnp.float32) for a in (q, k, v)))
+    got = attend(*(jnp.asarray(a, jnp.float32) for a in (q, k, v)))
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -77,11 +78,12 @@ def test_flash_attention_is_asked_for_where_it_can_run(
     monkeypatch.setattr(
         jax.nn,
         "dot_product_attention",
-        lambda q, k, v, *, implementation: asked.append(implementation),
+        lambda q, k, v, *, implementation, **_: asked.append(implementation),
     )
     q: Any = jax.ShapeDtypeStruct(*queries)
-    attention.dot_product_attend(q, q, q)
-    assert asked == [wanted]
+    attention(q, q, q, flash=True)
+    attention(q, q, q)
+    assert asked == [wanted, "xla"]
 
 
 class Square(nnx.Module):
@@ -95,8 +97,8 @@ class Square(nnx.Module):
 def test_a_block_is_recomputed_if_its_kind_is_listed(shift: float | None):
     shift = None if shift is None else jnp.float32(shift)
     for kinds, count in ((("square", "other"), 1), (("other",), 0)):
-        jaxpr = jax.make_jaxpr(lambda x, kinds=kinds: remat.call(Square(), kinds, x, shift))(3.0)
+        jaxpr = jax.make_jaxpr(lambda x, kinds=kinds: remat_call(Square(), kinds, x, shift))(3.0)
         found = [str(equation.primitive) for equation in jaxpr.eqns]
         assert sum("remat" in p or "checkpoint" in p for p in found) == count
-        gradient = jax.grad(lambda x, kinds=kinds: remat.call(Square(), kinds, x, shift))(3.0)
+        gradient = jax.grad(lambda x, kinds=kinds: remat_call(Square(), kinds, x, shift))(3.0)
         assert gradient == (6.0 if shift is None else 10.0)

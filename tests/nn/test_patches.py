@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.nn.patches import check_patch, num_tokens, patchify, unpatchify
-from mmdisco_jax.nn.transformer import Attention, NoiseLevel, layer_norm, sinusoid
+from mmdisco_jax.nn.time_embedding import sinusoidal_embedding
+from mmdisco_jax.nn.transformer import Attention, NoiseLevel, layer_norm
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_heads_must_divide_the_width():
 
 
 def test_noise_level_embedding():
-    emb = sinusoid(jnp.array([0, 10]), 6)
+    emb = sinusoidal_embedding(jnp.array([0, 10]), 6, cos_first=True)
     np.testing.assert_allclose(emb[0], [1, 1, 1, 0, 0, 0], atol=1e-6)
     frequency = 10_000.0 ** (-np.arange(3) / 3)
     np.testing.assert_allclose(emb[1, 3:], np.sin(10 * frequency), rtol=1e-4)

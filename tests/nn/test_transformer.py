@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.nn.transformer import Block, Local, NoiseLevel, Stack, layer_norm
 from tests.support.randoms import random_module
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 import transformers
 
-from mmdisco_jax.porting.folders import missing, open_component, parts_of, weight_file
-from mmdisco_jax.porting.lazy import Entry, LazyTensors
+from mmdisco_jax.porting.folders import missing_files, open_component, shard_names, weight_file
+from mmdisco_jax.porting.lazy import LazyTensor, LazyTensors
 from mmdisco_jax.porting.save import save_folder
 from mmdisco_jax.text import clap, clip
 from tests.support.reference import diffusers
@@ -112,7 +112,7 @@ def test_whole_or_not_at_all(tmp_path: Path):
     def fail() -> np.ndarray:
         raise OSError("no space left")
 
-    root, entry = tmp_path / "out", Entry((2,), np.dtype(np.float32), fail)
+    root, entry = tmp_path / "out", LazyTensor((2,), np.dtype(np.float32), fail)
     good = {"x": ({}, {"w": np.zeros(2)})}
     with pytest.raises(OSError, match="no space left"):
         save_folder(root, good | {"y": ({}, LazyTensors({"w": entry}))})
@@ -130,7 +130,7 @@ def test_whole_or_not_at_all(tmp_path: Path):
 def test_no_component_leaves_the_folder(tmp_path: Path, name):
     for act in (
         lambda: open_component(tmp_path, name),
-        lambda: missing(tmp_path, [], others=[name]),
+        lambda: missing_files(tmp_path, [], others=[name]),
         lambda: save_folder(tmp_path / "o", {name: ({}, {})}),
     ):
         with pytest.raises(ValueError, match="must be a plain folder name"):
@@ -152,7 +152,7 @@ def test_no_component_leaves_the_folder(tmp_path: Path, name):
 def test_no_index_leads_elsewhere(tmp_path: Path, weight_map):
     (tmp_path / "i.json").write_text(json.dumps({"weight_map": weight_map}))
     with pytest.raises(ValueError, match=r"i\.json: names .* under weight_map; .* plain name"):
-        parts_of(tmp_path, "i.json")
+        shard_names(tmp_path, "i.json")
 
 
 def test_safe_weights_first_and_variants_by_name():
@@ -168,10 +168,10 @@ def test_safe_weights_first_and_variants_by_name():
 def test_what_is_missing_is_listed(tmp_path: Path):
     save_folder(tmp_path / "m", {"unet": ({}, {f"w{i}": np.zeros(9) for i in range(3)})},
                 max_shard_bytes=80)  # fmt: skip
-    assert missing(tmp_path / "m", ["unet"]) == []
+    assert missing_files(tmp_path / "m", ["unet"]) == []
     (tmp_path / "m" / "unet" / "model-00002-of-00003.safetensors").unlink()
     (tmp_path / "m" / "unet" / "config.json").unlink()
-    lacking = missing(tmp_path / "m", ["unet", "vae"], others=["tokenizer"])
+    lacking = missing_files(tmp_path / "m", ["unet", "vae"], others=["tokenizer"])
     assert lacking[:3] == [
         "unet/config.json", "unet/model-00002-of-00003.safetensors", "vae/config.json"
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mmdisco_jax.porting.lazy import Entry, LazyTensors, open_files
+from mmdisco_jax.porting.lazy import LazyTensor, LazyTensors, open_files
 
 TENSORS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -46,7 +46,7 @@ def test_pytorch_files(tmp_path: Path, zipped):
 
 
 def test_views_read_nothing():
-    entry = Entry((3,), np.dtype(np.float32), unreadable)
+    entry = LazyTensor((3,), np.dtype(np.float32), unreadable)
     lazy = LazyTensors({"x.a": entry, "x.b": entry})
     view = lazy.renamed(lambda name: None if name == "x.b" else name[2:])
     assert "a" in view and "x.a" not in view and list(view) == ["a"] and len(view) == 1

@@ -7,7 +7,7 @@ from flax import nnx
 
 from mmdisco_jax.discriminator.fusion import FusionSpec
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import from_torch, load_module, strip_prefix, to_torch
 from mmdisco_jax.porting.names import TorchTensor, torch_tensor
 

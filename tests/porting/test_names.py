@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from mmdisco_jax.discriminator.official import PRESETS, OfficialDiscriminator
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.names import TorchTensor, torch_tensor
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys"

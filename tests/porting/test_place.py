@@ -16,11 +16,12 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from mmdisco_jax import parallel
-from mmdisco_jax.nn.keys import param_keys
-from mmdisco_jax.porting.lazy import Entry, LazyTensors, open_files
+from mmdisco_jax.nn.init import param_keys
+from mmdisco_jax.porting.lazy import LazyTensor, LazyTensors, open_files
 from mmdisco_jax.porting.load import from_torch, to_torch
 from mmdisco_jax.porting.names import TorchTensor
-from mmdisco_jax.porting.place import place, unplace
+from mmdisco_jax.porting.place import place
+from tests.support.porting import unplace
 
 
 class Net(nnx.Module):
@@ -76,7 +77,7 @@ def test_overrides(tensors):
 
 def test_misfits_are_named_before_anything_is_read(tensors):
     def entry(array):
-        return Entry(array.shape, array.dtype, lambda: pytest.fail("a tensor was read"))
+        return LazyTensor(array.shape, array.dtype, lambda: pytest.fail("a tensor was read"))
 
     bad = {name: entry(array) for name, array in tensors.items() if name != "conv.bias"}
     bad["stranger"] = bad["steps"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise
+from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise, mean_by_level
 from mmdisco_jax.process.predictions import KINDS, convert
 from mmdisco_jax.process.schedules import linear, scaled_linear
 
@@ -58,6 +58,15 @@ def test_noise_is_added_by_each_modality_s_schedule():
             want = schedule.abar[t] ** 0.5 * x0[m][i] + (1 - schedule.abar[t]) ** 0.5 * eps[m][i]
             np.testing.assert_allclose(noisy[m][i], want, rtol=1e-5, atol=1e-6)
     assert not np.allclose(eps["audio"][:, :3], eps["video"][:, 0])
+
+
+def test_mean_by_level_puts_each_sample_in_its_bin():
+    t = jnp.array([0, 99, 100, 999])
+    out = mean_by_level({"v": jnp.array([1.0, 3.0, 5.0, 7.0])}, t, 1000)
+    assert float(out["v/0"]) == 2.0
+    assert float(out["v/1"]) == 5.0
+    assert float(out["v/9"]) == 7.0
+    assert np.isnan(out["v/4"])
 
 
 def test_the_focused_share_of_noise_levels():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What workers are given in the tests of isolation: jobs that end as decoders do."""
+"""Jobs for the tests of isolation, which end in all the ways in which decoders end."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmdisco_jax.media.isolation import Limits, WorkError, alive, isolated_map, unhurried
+from mmdisco_jax.media.isolation import Limits, WorkError, alarm_paused, heartbeat, isolated_map
 
 
 def do(what: str, value: object = None) -> object:
@@ -38,15 +38,15 @@ def do(what: str, value: object = None) -> object:
     elif what == "work for long":
         for _ in range(8):
             time.sleep(0.2)
-            alive()
+            heartbeat()
     elif what == "write for long":
-        with unhurried():
+        with alarm_paused():
             time.sleep(1.6)
     elif what == "work for ever":
         Path(str(value)).write_text(str(os.getpid()))
         while True:
             time.sleep(0.05)
-            alive()
+            heartbeat()
     return value
 
 

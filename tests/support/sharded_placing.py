@@ -6,8 +6,9 @@ import numpy as np
 from flax import nnx
 
 from mmdisco_jax import parallel
-from mmdisco_jax.nn.keys import param_keys
-from mmdisco_jax.porting.place import place, unplace
+from mmdisco_jax.nn.init import param_keys
+from mmdisco_jax.porting.place import place
+from tests.support.porting import unplace
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from mmdisco_jax import parallel
 from mmdisco_jax.inputs.pipeline import make_train_iterator
 from mmdisco_jax.parallel import make_mesh, named_leaves
-from mmdisco_jax.process.resampling import LossSecondMoment
+from mmdisco_jax.process.loss_aware_sampling import LossSecondMoment
 from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import LoopSpec, StoppedError
 from mmdisco_jax.training.optimizer import adam

@@ -12,11 +12,11 @@ import torch
 import transformers
 from flax import nnx
 
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module, to_torch
-from mmdisco_jax.porting.place import unplace
 from mmdisco_jax.text import clap
 from tests.golden.checker import relative_error
+from tests.support.porting import unplace
 from tests.support.text_encoders import clap_model, tensors_of
 
 CONFIGS = {

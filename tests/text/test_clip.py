@@ -13,11 +13,11 @@ import torch
 import transformers
 from flax import nnx
 
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module, to_torch
-from mmdisco_jax.porting.place import unplace
-from mmdisco_jax.text import clip, parts
+from mmdisco_jax.text import clip, layers
 from tests.golden.checker import relative_error
+from tests.support.porting import unplace
 from tests.support.text_encoders import clip_model, tensors_of
 
 EOS = 57
@@ -144,7 +144,7 @@ def test_activations():
     from transformers.activations import ACT2FN
 
     x = np.linspace(-6, 6, 101, dtype=np.float32)
-    for name, ours in parts.ACTIVATIONS.items():
+    for name, ours in layers.ACTIVATIONS.items():
         np.testing.assert_allclose(ours(jnp.asarray(x)), ACT2FN[name](torch.tensor(x)), atol=2e-6)
 
 

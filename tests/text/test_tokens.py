@@ -13,7 +13,7 @@ import pytest
 import torch
 from flax import nnx
 
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.folders import open_component
 from mmdisco_jax.porting.place import place
 from mmdisco_jax.text import clap, clip

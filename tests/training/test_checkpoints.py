@@ -72,7 +72,7 @@ def test_an_empty_folder_has_no_checkpoint_and_a_named_step_must_exist(copied, t
     assert restore(tmp_path / "none") is None
     with pytest.raises(CheckpointError, match=r"train.restore is '7', .*\[9, 12\]"):
         restore(copied, which="7")
-    with pytest.raises(ValueError, match=r"train.keep is 0, but must be >= 1"):
+    with pytest.raises(ValueError, match=r"train.keep is 0; it must be at least 1"):
         restore(copied, keep=0)
 
 

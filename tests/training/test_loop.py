@@ -42,5 +42,5 @@ def test_lines_hold_each_steps_loss_and_means_over_the_steps_that_have_a_metric(
 
 
 def test_intervals_below_one_are_refused():
-    with pytest.raises(ValueError, match=r"train.log_every is 0, but must be >= 1"):
+    with pytest.raises(ValueError, match=r"train.log_every is 0; it must be at least 1"):
         LoopSpec(num_steps=1, log_every=0, save_every=1)

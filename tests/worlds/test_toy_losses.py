@@ -10,7 +10,7 @@ from flax import nnx
 
 from mmdisco_jax.discriminator.losses import best_scale, denoising
 from mmdisco_jax.guidance.joint import residual
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.noising import add_noise, draw_noise
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.worlds.toy.discriminator import ToyDiscriminator, ToyDiscriminatorSpec

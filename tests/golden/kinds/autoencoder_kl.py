@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from mmdisco_jax.codecs.autoencoder_kl import AutoencoderKL, spec_from_config
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
 from tests.golden.checker import FORWARD, Golden, Pair
 

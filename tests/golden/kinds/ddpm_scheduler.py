@@ -9,8 +9,8 @@ import numpy as np
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers.ddpm import DDPM
-from mmdisco_jax.samplers.grids import timesteps
-from mmdisco_jax.samplers.sample import renoise, step_tables
+from mmdisco_jax.samplers.levels import Levels, levels
+from mmdisco_jax.samplers.sampler import renoise, step_tables
 from tests.golden.checker import FORWARD, Golden, GoldenError, Pair
 
 # What the project's DDPM is; a file with other options asks for something it does not have.
@@ -33,11 +33,11 @@ def schedule_of(config: Mapping) -> Schedule:
     )
 
 
-def grid_of(config: Mapping, num_steps: int) -> tuple[DDPM, np.ndarray]:
-    """The stepper and its timesteps."""
+def path_of(config: Mapping, num_steps: int) -> tuple[DDPM, Levels]:
+    """The stepper and its noise levels."""
     stepper = DDPM(stride=config["num_train_timesteps"] // num_steps)
-    grid = timesteps(schedule_of(config), num_steps, "leading", config["steps_offset"])
-    return stepper, grid
+    path = levels(schedule_of(config), num_steps, "leading", config["steps_offset"])
+    return stepper, path
 
 
 def check(golden: Golden) -> dict[str, Pair]:
@@ -48,16 +48,16 @@ def check(golden: Golden) -> dict[str, Pair]:
         config_name, num_steps, what = name.split("/")
         config = golden.require("configs")[config_name]
         schedule = schedule_of(config)
-        stepper, grid = grid_of(config, int(num_steps))
+        stepper, path = path_of(config, int(num_steps))
         want = golden[name]
         if what == "timesteps":
-            pairs[name] = Pair(grid, want, 0.0)
+            pairs[name] = Pair(path.times, want, 0.0)
         elif what == "alphas_cumprod":
             pairs[name] = Pair(schedule.abar, want, FORWARD)
         else:
             index = int(what.removeprefix("rev_").removeprefix("step"))
-            tables = step_tables(stepper, schedule, grid, num_substeps=2, dtype=x.dtype)
-            row = {column: values[index] for column, values in tables.items()}
+            tables = step_tables(stepper, schedule, path, num_substeps=2)
+            row = {column: jnp.asarray(values, x.dtype)[index] for column, values in tables.items()}
             back = what.startswith("rev_")
             got = renoise(x, row, z) if back else stepper.step(x, e, row, None, z)[0]
             pairs[name] = Pair(np.asarray(got), want, FORWARD)

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmdisco_jax.base_models import unet_2d_spec, unet_motion_spec
+from mmdisco_jax.base_models import unet_2d_spec, unet_motion
 from mmdisco_jax.base_models.unet_2d import UNet2D
 from mmdisco_jax.base_models.unet_motion import UNetMotion
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
 from tests.golden.checker import FORWARD, Golden, Pair
 
 # The network, how its config is read, and its axes from the official ones.
 _KINDS: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
     "unet2d_condition": (UNet2D, unet_2d_spec.spec_from_config, (0, 2, 3, 1)),
-    "unet_motion": (UNetMotion, unet_motion_spec.spec_from_config, (0, 2, 3, 4, 1)),
+    "unet_motion": (UNetMotion, unet_motion.spec_from_config, (0, 2, 3, 4, 1)),
 }
 
 

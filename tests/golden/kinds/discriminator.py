@@ -11,7 +11,7 @@ from flax import nnx
 from mmdisco_jax.discriminator.fusion import FusionSpec
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
 from tests.golden.checker import FORWARD, GRADIENT, Golden, GoldenError, Pair
 

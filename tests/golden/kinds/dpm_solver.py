@@ -7,8 +7,8 @@ import jax
 
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers.dpm_solver import DPMSolver
-from mmdisco_jax.samplers.grids import solver_grid
-from mmdisco_jax.samplers.sample import sample
+from mmdisco_jax.samplers.levels import solver_levels
+from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.types import AV, DenoiseFn
 from tests.golden.checker import Golden, GoldenError, Pair
 from tests.golden.kinds.mm_diffusion import TO_OURS, model, official, start
@@ -23,13 +23,9 @@ def solve(
     denoise: DenoiseFn, x_T: AV, schedule: Schedule, solver: DPMSolver, n: int, spacing: str
 ) -> AV:
     """Samples of the deterministic solver."""
-
-    def run(x_T: AV) -> AV:
-        grid = solver_grid(schedule, n, spacing)
-        steppers, schedules = {m: solver for m in x_T}, {m: schedule for m in x_T}
-        return sample(denoise, x_T, steppers, schedules, grid, no_noise())
-
-    return jax.jit(run)(x_T)
+    path = solver_levels(schedule, n, spacing)
+    sampler = Sampler({m: solver for m in x_T}, {m: schedule for m in x_T}, path)
+    return jax.jit(lambda x_T: sampler.run(denoise, x_T=x_T, noise=no_noise()))(x_T)
 
 
 def check(golden: Golden) -> dict[str, Pair]:

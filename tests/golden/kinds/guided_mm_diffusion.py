@@ -6,7 +6,7 @@ import numpy as np
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.official import OfficialDiscriminator
 from mmdisco_jax.guidance.joint import joint
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.samplers.dpm_solver import DPMSolver

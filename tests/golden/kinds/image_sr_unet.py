@@ -10,9 +10,9 @@ from flax import nnx
 
 from mmdisco_jax.base_models.image_unet import ImageUNetSpec
 from mmdisco_jax.base_models.super_resolution import SuperResolution
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
-from mmdisco_jax.samplers.respacing import respaced_timesteps
+from mmdisco_jax.samplers.levels import respaced_levels
 from tests.golden.checker import FORWARD, Golden, GoldenError, Pair
 
 # The official code ties the levels' widths to the size of the picture.
@@ -54,7 +54,7 @@ def check(golden: Golden) -> dict[str, Pair]:
     x, low = (jnp.asarray(golden[name].transpose(0, 2, 3, 1)) for name in ("x", "low_res"))
     t = jnp.asarray(golden["timesteps"], jnp.int32)
     out = jax.jit(lambda params, *inputs: nnx.merge(graphdef, params)(*inputs))(params, x, t, low)
-    levels = respaced_timesteps(config["diffusion_steps"], config["timestep_respacing"])
+    levels = respaced_levels(config["diffusion_steps"], config["timestep_respacing"]).times[::-1]
     return {
         "out": Pair(np.asarray(out).transpose(0, 3, 1, 2), golden["out"], FORWARD),
         "ddim25_timesteps": Pair(levels, golden["ddim25_timesteps"], 0.0),

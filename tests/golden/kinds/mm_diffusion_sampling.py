@@ -8,18 +8,18 @@ step asks for another: taken for those of eta 0.4, samples of eta 0.5 miss by 0.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mmdisco_jax.process.schedules import linear
-from mmdisco_jax.samplers.conditional import Conditional
 from mmdisco_jax.samplers.ddim import DDIM
 from mmdisco_jax.samplers.ddpm import DDPM
+from mmdisco_jax.samplers.levels import respaced_levels
 from mmdisco_jax.samplers.noise import NoiseFn
-from mmdisco_jax.samplers.respacing import respaced_timesteps
-from mmdisco_jax.samplers.sample import Sampling
+from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.types import AV
 from tests.golden.checker import Golden, GoldenError, Pair
 from tests.golden.kinds.mm_diffusion import TO_OURS, model, official, ours, start
@@ -46,15 +46,11 @@ def _recorded(golden: Golden, num_steps: int) -> NoiseFn:
     return lambda step, draw, modality, shape: tables[modality][step]
 
 
-def _whole(run: Sampling) -> Callable[[AV], AV]:
-    return lambda x: run.proceed(run.begin(x), 0, len(run.timesteps))[0]
-
-
-def _found_start(run: Sampling, golden: Golden, name: str) -> tuple[AV, Pair]:
+def _found_start(run: Callable[[AV], AV], golden: Golden, name: str) -> tuple[AV, Pair]:
     """The start that the case's samples imply, and its deciles beside those of normal noise."""
     with jax.enable_x64(True):
         end = {m: jnp.asarray(ours(golden[f"{name}/{m}"], m), jnp.float64) for m in TO_OURS}
-        x_T = {m: np.asarray(v, np.float32) for m, v in implied_start(_whole(run), end).items()}
+        x_T = {m: np.asarray(v, np.float32) for m, v in implied_start(run, end).items()}
     values = np.concatenate([v.ravel() for v in x_T.values()])
     deciles = np.arange(0.1, 1.0, 0.1)
     normal = np.asarray(jax.scipy.stats.norm.ppf(deciles))
@@ -71,23 +67,24 @@ def check(golden: Golden) -> dict[str, Pair]:
     denoise, schedules = model(golden, schedule), {m: schedule for m in TO_OURS}
     pairs = {}
     for name, case in golden.require("cases").items():
-        rising = respaced_timesteps(schedule.num_timesteps, case["respacing"])
-        pairs[f"{name}/timesteps"] = Pair(rising, np.asarray(case["timesteps"]), 0.0)
+        path = respaced_levels(schedule.num_timesteps, case["respacing"])
+        pairs[f"{name}/timesteps"] = Pair(path.times[::-1], np.asarray(case["timesteps"]), 0.0)
         stepper = _STEPPERS.get(name, _STEPPERS["ancestral"])
-        steppers = {m: stepper for m in TO_OURS}
-        grid, noise, x = rising[::-1].copy(), _recorded(golden, len(rising)), x_T
-        if name in _STEPPERS:
-            run = Sampling(denoise, steppers, schedules, grid, noise)
-            x, pairs[f"{name}/start"] = _found_start(run, golden, name)
-        else:
+        sampler = Sampler({m: stepper for m in TO_OURS}, schedules, path)
+        options: dict[str, Any] = {"noise": _recorded(golden, len(path))}
+        if name not in _STEPPERS:
             given, method = name.split("2")[0], name.split("_")[1]
             # The official error is a mean over the batch: each sample's is a share of it.
             weight = golden.require("class_scale") / len(x_T[given]) if method == "gradient" else 0
-            run = Conditional(
-                denoise, steppers, schedules, grid, noise,
-                given={given: clean[given]}, fixed={given: x_T[given]}, weight=weight,
-            )  # fmt: skip
-        out = jax.jit(_whole(run))(x)
+            options |= {"given": {given: clean[given]}, "given_weight": weight}
+
+        def run(x: AV, sampler=sampler, options=options) -> AV:
+            return sampler.run(denoise, x_T=x, **options)
+
+        x = x_T
+        if name in _STEPPERS:
+            x, pairs[f"{name}/start"] = _found_start(run, golden, name)
+        out = jax.jit(run)(x)
         for m in TO_OURS:
             pairs[f"{name}/{m}"] = Pair(official(out[m], m), golden[f"{name}/{m}"], BOUND)
     return pairs

@@ -10,16 +10,16 @@ import numpy as np
 from mmdisco_jax.discriminator.log_ratio import log_ratio
 from mmdisco_jax.discriminator.official import OfficialDiscriminator
 from mmdisco_jax.guidance.classifier_free import classifier_free
-from mmdisco_jax.guidance.joint import add, residual
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.guidance.joint import joint
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers.noise import NoiseFn
-from mmdisco_jax.samplers.sample import sample
+from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.types import AV, Array, LogRatioFn
 from tests.golden.checker import FORWARD, Golden, Pair
-from tests.golden.kinds.ddpm_scheduler import grid_of, schedule_of
+from tests.golden.kinds.ddpm_scheduler import path_of, schedule_of
 from tests.golden.kinds.discriminator import spec_of
 
 # Official layouts [b c l m] and [b c f h w] to ours.
@@ -78,8 +78,8 @@ def check(golden: Golden) -> dict[str, Pair]:
     configs = {m: golden.require(f"{m}_scheduler") for m in _MODALITIES}
     schedules = {m: schedule_of(configs[m]) for m in _MODALITIES}
     num_steps = golden.require("num_inference_steps")
-    grids = {m: grid_of(configs[m], num_steps) for m in _MODALITIES}
-    steppers = {m: grids[m][0] for m in _MODALITIES}
+    paths = {m: path_of(configs[m], num_steps) for m in _MODALITIES}
+    steppers = {m: paths[m][0] for m in _MODALITIES}
     latents = {m: golden[f"latent_{m}"] for m in _MODALITIES}
     shapes = {m: latents[m].shape for m in _MODALITIES}
     x_T = {m: jnp.asarray(_ours(latents[m], m)) for m in _MODALITIES}
@@ -87,24 +87,22 @@ def check(golden: Golden) -> dict[str, Pair]:
     empty = {m: jnp.asarray(golden[f"{m}_text_neg"]) for m in _MODALITIES}
     scales = {m: golden.require(f"{m}_cfg_scale") for m in _MODALITIES}
 
-    base = classifier_free(_base(schedules), scales, empty)
-    extra = classifier_free(residual(_official_log_ratio(golden), schedules), scales, empty)
+    def with_text(field):
+        return classifier_free(field, scales, empty)
 
+    h = _official_log_ratio(golden)
     pairs = {}
     for name, case in golden.require("cases").items():
         strength = {m: case.get(f"joint_scale_{m}", 0.0) for m in _MODALITIES}
         substeps = case.get("joint_num_steps", 1)
         noise = _recorded(golden, shapes, num_steps, substeps)
 
-        def guided(x, t, cond, joint=case["joint"], strength=strength):
-            eps = base(x, t, cond)
-            return add(eps, extra(x, t, cond), strength) if joint else eps
+        scale = strength if case["joint"] else {}
+        guided = joint(_base(schedules), h, schedules, scale, text_guidance=with_text)
+        sampler = Sampler(steppers, schedules, paths["audio"][1], substeps)
 
-        def run(x, guided=guided, noise=noise, substeps=substeps):
-            grid = grids["audio"][1]
-            return sample(
-                guided, x, steppers, schedules, grid, noise, cond=text, num_substeps=substeps
-            )
+        def run(x, guided=guided, noise=noise, sampler=sampler):
+            return sampler.run(guided, x_T=x, noise=noise, cond=text)
 
         out = jax.jit(run)(x_T)
         for m in _MODALITIES:

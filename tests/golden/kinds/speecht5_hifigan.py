@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from mmdisco_jax.codecs.hifi_gan import OVERRIDES, HifiGan, spec_from_config
-from mmdisco_jax.nn.keys import param_keys
+from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
 from tests.golden.checker import FORWARD, Golden, Pair
 
