@@ -3,6 +3,7 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mmdisco_jax.metrics import METRICS, api
 from mmdisco_jax.metrics.evaluation import Report, evaluate
 from tests.support.bounce_clips import batch_of
 
-SETTINGS = {"fps": 8, "sample_rate_hz": 16_000, "replicates": 20}
+SETTINGS: dict[str, Any] = {"fps": 8, "sample_rate_hz": 16_000, "replicates": 20}
 OWN = "tests.support.loudness:make"
 
 
