@@ -152,7 +152,7 @@ def _count(
     prompts: Sequence[str] | None,
     stems: Sequence[str] | None,
 ) -> int:
-    """How many clips each variant has."""
+    """Number of clips of each variant; ValueError if they differ."""
     counts = {name: len(video) for name, (video, _) in sets.items()}
     for name, texts in (("prompts", prompts), ("stems", stems)):
         if texts is not None:

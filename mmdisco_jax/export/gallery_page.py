@@ -62,7 +62,7 @@ class GalleryClip:
                 raise ValueError(f"colour is {colour!r}, but must be of the form '#rrggbb'.")
 
     def files(self) -> tuple[str, ...]:
-        """The files the page will refer to."""
+        """Paths of the files that the page refers to."""
         return tuple(p for p in (self.video, self.spectrogram, self.film_strip) if p is not None)
 
 
@@ -79,6 +79,7 @@ class GallerySeed:
 
     @property
     def name(self) -> str:
+        """Heading of the row: its prompt and seed."""
         return f"{self.prompt} (seed {self.seed})" if self.prompt else f"Seed {self.seed}"
 
 

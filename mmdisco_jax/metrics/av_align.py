@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AV-Align (Yariv et al., 2024, "Diverse and Aligned Audio-to-Video Generation"): peaks of sound
-against peaks of motion, as intersection over union.
+"""AV-Align: intersection over union of peaks of sound and peaks of motion.
+
+Yariv et al., 2024, "Diverse and Aligned Audio-to-Video Generation".
 
 Four incompatible computations are published under this one name; each is a protocol here.
 
@@ -31,7 +32,7 @@ from mmdisco_jax.metrics import api, bootstrap
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What the versions disagree about. flow_threshold in pixels a frame; 0 keeps every peak."""
+    """Rules that differ by version. flow_threshold in pixels a frame; 0 keeps every peak."""
 
     name: str
     one_to_one: bool
