@@ -38,7 +38,9 @@ def loss(
         raise ValueError(f"a discriminator needs a loss of positive weight, got {dict(weights)}.")
     levels = TimeSampler(num_timesteps=schedules["audio"].num_timesteps)
 
-    def loss_fn(params: Params, frozen: Problem, batch: None, key: Array, step: Array):
+    def loss_fn(
+        params: Params, frozen: Problem, batch: None, key: Array, step: Array, history: None
+    ) -> tuple[Array, dict[str, Array], None]:
         del batch, step
         keys = jax.random.split(key, 6)
         h, t = log_ratio(params), levels(keys[0], batch_size)
@@ -55,7 +57,7 @@ def loss(
             eps_base = exact_bases(frozen.base, schedules)(x, t, None)
             metrics["denoising"], _ = denoising(residual(h, schedules)(x, t, None), eps, eps_base)
             total += weights["denoising"] * metrics["denoising"]
-        return total, metrics
+        return total, metrics, history
 
     return loss_fn
 
