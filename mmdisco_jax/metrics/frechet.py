@@ -5,8 +5,9 @@ By Dowson and Landau (1982) it is
 
     |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1^(1/2) S2 S1^(1/2))^(1/2)
 
-computed in float64 and by eigenvalues of symmetric matrices only, so that a singular covariance (fewer clips
-than dimensions) gives a finite, real number where a general matrix square root may not.
+computed in float64 and by eigenvalues of symmetric matrices only, so that a singular covariance
+(fewer clips than dimensions) gives a finite, real number where a general matrix square
+root may not.
 """
 
 import numpy as np

@@ -2,7 +2,8 @@
 """Memorisation: distance of generated clips to their nearest training clips.
 
 For each generated clip, on the features of `features`, the distance to its nearest reference clip
-is divided by the median distance from a reference clip to its nearest other one. Real held-out clips score about 1, copies score 0.
+is divided by the median distance from a reference clip to its nearest other one. Real held-out
+clips score about 1, copies score 0.
 """
 
 import dataclasses
