@@ -39,14 +39,17 @@ SAMPLERS = ("ddpm_50", "ddim_50", "ddim_25")
 _LEVELS = 1000
 
 
+def _stepper(sampler: str) -> tuple[recipes.Settings, int]:
+    name, steps = sampler.split("_")
+    if name == "ddim":
+        return {"name": "ddim", "clip": None, "eta": 0.0}, int(steps)
+    return {"name": "ddpm", "clip": None, "stride": _LEVELS // int(steps)}, int(steps)
+
+
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
     given = recipes.arguments(argument, "path", path=".", sampler=SAMPLERS[0], dataset="vggsound")
     recipes.choice("sampler", given["sampler"], SAMPLERS)
-    name, steps = given["sampler"].split("_")
-    stepper = {
-        "ddpm": {"name": "ddpm", "clip": None, "stride": _LEVELS // int(steps)},
-        "ddim": {"name": "ddim", "clip": None, "eta": 0.0},
-    }[name]
+    stepper, num_steps = _stepper(given["sampler"])
     clip = {"seconds": 2.0, "fps": 8, "size": 256, "rate": 16_000}
     data = recipes.media_data(given["dataset"], given["path"], spatial="centre_crop", **clip)
     return ml_collections.ConfigDict(
@@ -72,7 +75,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
                 "samplers": recipes.both(stepper),
                 "batch_size": 1,
                 "num_media": 1000,  # media of every prompt
-                "num_steps": int(steps),
+                "num_steps": num_steps,
                 "spacing": "leading",
                 "offset": 1,
                 "text_scales": recipes.both(2.5, 7.5),

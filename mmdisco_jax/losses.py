@@ -11,9 +11,10 @@ from flax import nnx
 from mmdisco_jax.discriminator.objective import Problem, Texts, objective
 from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.inputs.cache import open_cache, read_cache
+from mmdisco_jax.pair import BaseDenoiser
 from mmdisco_jax.process.loss_aware_sampling import LossSecondMoment
 from mmdisco_jax.process.noising import LevelSampler, TimeSampler
-from mmdisco_jax.system import BaseDenoiser, System
+from mmdisco_jax.system import System
 from mmdisco_jax.training.state import LossFn
 from mmdisco_jax.types import AV, TEXT, Array, Params
 

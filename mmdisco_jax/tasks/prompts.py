@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmdisco_jax.experiment import Sampling
+from mmdisco_jax.sections import Sampling
 from mmdisco_jax.system import System
 from mmdisco_jax.text.prompts import clean_prompts
 from mmdisco_jax.types import AV

@@ -15,7 +15,6 @@ import pytest
 from flax import nnx
 
 from mmdisco_jax.base_models import BASE_MODELS
-from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.base_models.mm_diffusion_blocks import (
     Context,
     CrossAttentionBlock,
@@ -27,6 +26,7 @@ from mmdisco_jax.base_models.mm_diffusion_spec import (
     MMDiffusionSpec,
     draw_shifts,
 )
+from mmdisco_jax.base_models.mm_diffusion_unet import MultimodalUNet
 from mmdisco_jax.nn.init import param_keys, skeleton
 from mmdisco_jax.nn.layers import Dropout
 from mmdisco_jax.porting.load import load_module, strip_prefix, to_torch
