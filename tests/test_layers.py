@@ -35,7 +35,7 @@ ALLOWED["experiment"] = {"base_models", "samplers", "sections"}
 ALLOWED["pair"] = {"base_models", "discriminator", "process"}
 ALLOWED["system"] = LIBRARY | {"experiment", "losses", "pair", "sections"}
 ALLOWED["losses"] = LIBRARY | {"training", "pair", "system"}
-ALLOWED["tasks"] = LIBRARY | {
+ALLOWED["tasks"] = ALLOWED["losses"] | {"worlds", "experiment", "sections", "losses"}
     "training",
     "worlds",
     "experiment",
