@@ -72,7 +72,7 @@ class ObjectiveSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What the objective is about: noise, bases, and how h's gradient becomes a residual."""
+    """Inputs of the objective: schedules, levels, base models, and the residual of a log-ratio."""
 
     schedules: dict[str, Schedule]
     time_sampler: TimeSampler
