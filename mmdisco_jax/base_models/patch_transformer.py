@@ -130,7 +130,7 @@ class PatchTransformer(nnx.Module):
         self.trunk = Stack(spec.depth, spec.width, spec.num_heads, spec.taps, rngs=rngs)
 
     def features(self, x_t: Array, t: Array) -> Array:
-        """Features of each frame of x_t for discriminators, after the trunk: [b num_frames width]."""
+        """Features of each frame of x_t, after the trunk: [b num_frames width]."""
         return self._trunk(x_t, t)[0]
 
     def predict_x0(self, x_t: Array, t: Array) -> Array:
