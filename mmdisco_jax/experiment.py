@@ -128,7 +128,7 @@ class Experiment:
 
     @property
     def is_joint(self) -> bool:
-        """Whether one base model makes several modalities together."""
+        """True if one base model makes several modalities together."""
         return any(len(base.modalities) > 1 for base in self.bases.values())
 
 

@@ -367,7 +367,7 @@ def super_resolution_network() -> Settings:
 
 
 def super_resolution_pairs() -> Settings:
-    """How training degrades the small pictures (inputs/degradations.py), of how many frames."""
+    """Degradations of the small pictures in training; see inputs/degradations.py."""
     return {
         "frames_per_clip": 1,
         "noise_probability": 0.5,

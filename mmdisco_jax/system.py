@@ -93,7 +93,7 @@ class System:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the base models are conditioned on prompts; known without their files."""
+        """True if the base models are conditioned on prompts; known without their files."""
         return any(base.READS_TEXT for base in self.bases.values())
 
     # Networks and weights.
@@ -140,7 +140,7 @@ class System:
 
     @functools.cached_property
     def reads_features(self) -> bool:
-        """Whether the discriminator reads features of the base models."""
+        """True if the discriminator reads features of the base models."""
         graphdef, init = self.discriminator
         network = nnx.merge(graphdef, jax.eval_shape(init, jax.random.key(0)))
         return hasattr(network, "on_bases")

@@ -64,7 +64,7 @@ class JointBase(TrainedBase):
 
     @property
     def learns_variance(self) -> bool:
-        """Whether the network's output has twice the channels, the second half for the variance."""
+        """True if the output has twice the channels, the second half for a learned variance."""
         return False
 
     @abc.abstractmethod

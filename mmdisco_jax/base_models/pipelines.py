@@ -321,6 +321,6 @@ def adapter_component(source: str, setting: str) -> Component:
 
 
 def is_motion_unet(source: str) -> bool:
-    """Whether a local pipeline's U-Net already has motion modules, without an adapter."""
+    """True if a local pipeline's U-Net already has motion modules, without an adapter."""
     path = Path(source) / UNET / _CONFIG
     return path.is_file() and read_json(path).get("_class_name") == "UNetMotionModel"

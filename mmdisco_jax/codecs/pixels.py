@@ -54,7 +54,7 @@ class Pixels:
             raise ValueError(
                 f"frames of {h} x {w} pixels cannot be cut into squares of {side}: patch * shrink "
                 f"({self.patch} * {self.shrink}) must divide both sides; change them in "
-                "config.codecs.video, or the size of the frames."
+                "config.bases.video.codec, or the size of the frames."
             )
         if self.shrink > 1:
             x = _squares(x, self.shrink).mean((4, 5))

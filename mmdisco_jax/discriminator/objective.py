@@ -81,7 +81,7 @@ class ObjectiveSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Parts of the objective that are not trained: noise, base models, residual of h."""
+    """Inputs of the objective: schedules, levels, base models, and the residual of a log-ratio."""
 
     schedules: dict[str, Schedule]
     time_sampler: TimeSampler

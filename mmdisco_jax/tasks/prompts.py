@@ -31,7 +31,7 @@ class Prompts:
         return len(self.texts) * self.per_prompt
 
     def numbers(self, indices: np.ndarray) -> np.ndarray:
-        """Which prompt each sample is of; beyond the last sample the last one."""
+        """Number of the prompt of each sample; beyond the last sample the last one."""
         return np.minimum(indices // self.per_prompt, len(self.texts) - 1)
 
     def rows(self, indices: np.ndarray) -> dict[str, Any]:
