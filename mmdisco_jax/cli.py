@@ -27,6 +27,7 @@ modes:
   bench      time or estimate the cost of steps
   convert    convert weights between PyTorch's files and this project's, both ways
   toy        the paper's study on two-dimensional worlds
+  package.module:function   a mode of your own, called as function(system, workdir)
 
 flags:
   --config=CONFIG        a shipped config by name, or a path; arguments follow a colon
@@ -98,8 +99,7 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, str, ConfigDict]:
     if len(positional) != 1:
         raise ValueError(f"expected one MODE, got {positional}.\n{_USAGE}")
     if positional[0] not in TASKS.names():
-        known = ", ".join(TASKS.names())
-        raise ValueError(f"unknown mode {positional[0]!r}: choose one of {known}.")
+        TASKS.get(positional[0])  # a "package.module:function" of one's own, or an error
     if config_text is None:
         names = ", ".join(config_names())
         raise ValueError(f"--config is missing: name a file, or one of {names}.")
