@@ -93,7 +93,6 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, str, ConfigDict]:
         from mmdisco_jax.experiment import load_config  # slow: it imports JAX
 
         config = load_config(config_text)
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
     _define(values)
     positional = _parsed(values, rest, config)[1:]
     if len(positional) != 1:
@@ -135,7 +134,10 @@ def _taken(argv: list[str], name: str) -> tuple[str | None, list[str]]:
 
 
 def _parsed(values: flags.FlagValues, argv: list[str], config: ConfigDict) -> list[str]:
+    """Positional arguments; flags and overrides of the config go into `values`."""
     try:
+        # Defining the flag of a config reads the overrides' paths already.
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         return values(argv)
     except (KeyError, AttributeError) as error:  # ml_collections, of an override's path
         key = str(error).splitlines()[0].strip("\"'")
