@@ -13,7 +13,6 @@ interval included, does not depend on how clips were batched or merged.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,7 +35,7 @@ class Context:
     fps: float
     sample_rate_hz: int
     reference: Batch | None = None
-    weights: Mapping[str, str] = MappingProxyType({})
+    weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     prompts: Sequence[str] | None = None
     replicates: int = 1000
     seed: int = 0
