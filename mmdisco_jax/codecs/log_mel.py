@@ -148,7 +148,7 @@ class LogMel:
 
 
 def _initial_phases() -> dict[str, Any]:
-    """The argument that fixes the phases: librosa 1.0 has another name, and other draws by an int."""
+    """Argument of Griffin-Lim that fixes its phases, equal in librosa 0.11 and 1.0 (renamed)."""
     known = inspect.signature(librosa.griffinlim).parameters
     return {"rng" if "rng" in known else "random_state": np.random.RandomState(0)}
 
