@@ -8,8 +8,11 @@ change any of them and the resolved config shows all.
 
 import dataclasses
 import functools
+import importlib.util
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -19,6 +22,7 @@ from mmdisco_jax.base_models.api import Base, made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
 from mmdisco_jax.discriminator.objective import ObjectiveSpec
 from mmdisco_jax.guidance.joint import Plan
+from mmdisco_jax.resources import cache_dir, find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.api import Stepper
 from mmdisco_jax.settings import defaults_of, read_settings
@@ -29,7 +33,8 @@ from mmdisco_jax.types import ClipFormat
 class Data:
     """Dataset, and how training reads it.
 
-    name: of the registry `datasets.DATASETS`. dir: folder of prepared data. options: of the
+    name: of the registry `datasets.DATASETS`. dir: folder of prepared data; "" is the user's cache
+    folder. options: of the
     dataset's builder. flip: clips that are mirrored, "half", "off", or "official" for all.
     num_workers: processes that read batches ahead, 0 for threads. prepare_workers: processes that
     cut media files. in_memory: whether training keeps all clips in memory. latents: a folder into
@@ -38,13 +43,18 @@ class Data:
     """
 
     name: str = "bounce"
-    dir: str = "runs/data"
+    dir: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     flip: str = "half"
     num_workers: int = 0
     prepare_workers: int = 2
     in_memory: bool = True
     latents: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of prepared data."""
+        return Path(self.dir) if self.dir else cache_dir() / "data"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -317,7 +327,7 @@ class Experiment:
         }
         sample = plain.pop("sample")
         changes = sample.pop("variants")
-        weights = plain.pop("weights")
+        weights = {name: find_weights(path) for name, path in plain.pop("weights").items()}
         small, toy, head = (plain.pop(n) for n in ("super_resolution", "toy", "discriminator"))
         return cls(
             seed=plain.pop("seed"),
@@ -370,6 +380,38 @@ _SECTIONS: dict[str, Any] = {
 # Sections that are empty where an experiment has no such part.
 _OPTIONAL: dict[str, Any] = {"super_resolution": SuperResolutionBase, "toy": Toy}
 _OPEN = ("bases", "discriminator", "weights")
+
+
+def load_config(
+    text: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+) -> ConfigDict:
+    """The completed config of a file, or of a shipped config by its name.
+
+    Args:
+      text: "configs/bounce.py", "bounce" or a path of your own, each with ":arguments" if it takes
+        any.
+      overrides: {"dotted.key": value}.
+
+    Raises:
+      ValueError: no such config, arguments that it does not take, or keys that it lacks.
+    """
+    path, argument = find_config(str(text))
+    spec = importlib.util.spec_from_file_location(f"mmdisco_config_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file: a config defines get_config() in one.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = complete(module.get_config(*([] if argument is None else [argument])))
+    known = config.to_dict()
+    for key, value in (overrides or {}).items():
+        section, *rest = key.split(".")
+        here: Any = known
+        for name in (section, *rest):
+            if not isinstance(here, Mapping) or name not in here:
+                raise ValueError(f"unknown config key {key!r}: {path} has none of that name.")
+            here = here[name]
+        config.update_from_flattened_dict({key: value})
+    return config
 
 
 def complete(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:

@@ -11,6 +11,7 @@ see `mmdisco_jax.tasks`.
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ from mmdisco_jax.codecs.weighted import Loaded
 from mmdisco_jax.datasets import DATASETS
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.log_ratio import log_ratio
-from mmdisco_jax.experiment import Experiment, Sampling
+from mmdisco_jax.experiment import Experiment, Sampling, load_config
 from mmdisco_jax.guidance.classifier_free import classifier_free
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.inputs.clips import Clips
-from mmdisco_jax.inputs.sources import open_source
+from mmdisco_jax.inputs.sources import find_prepared, open_source
 from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.media.cutting import ClipSpec
+from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.porting.weights import load_weights, read_metadata
 from mmdisco_jax.process.predictions import split_variance
@@ -117,6 +119,19 @@ def feature_models(models: Models, params: Mapping[str, Params]) -> dict[str, Fe
         network = nnx.merge(graphdef, params[base.name])
         found |= {m: FeatureModel(base, network, m) for m in base.modalities}
     return found
+
+
+def load(text: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> "System":
+    """Assembled experiment of a config file, or of a shipped config by its name.
+
+    Args:
+      text: "configs/bounce.py", "bounce", or a path of your own; arguments follow a colon.
+      overrides: {"dotted.key": value}, as `--config.dotted.key=value` of the command line.
+
+    Raises:
+      ValueError: no such config, or settings that it refuses.
+    """
+    return System(Experiment.from_config(load_config(text, overrides)))
 
 
 class System:
@@ -310,9 +325,8 @@ class System:
         Raises:
           FileNotFoundError, ValueError: nothing prepared, or with other rates than the config's.
         """
-        data, clip = self.experiment.data, self.experiment.clip
-        where = self._prepared() or data.name
-        source = open_source(where, split, data_dir=Path(data.dir), in_memory=in_memory)
+        clip = self.experiment.clip
+        source = open_source(self._prepared(), split, in_memory=in_memory)
         for name, wanted in (("fps", clip.fps), ("sample_rate_hz", clip.sample_rate_hz)):
             prepared = source.metadata.get(name)
             if prepared is not None and prepared != wanted:
@@ -322,19 +336,29 @@ class System:
                 )
         return source
 
-    def _prepared(self) -> Path | None:
-        """Folder of the dataset that the config's options describe, if it is there.
+    def _prepared(self) -> Path:
+        """Folder of the prepared dataset that the config's options describe.
 
-        None where the media are gone, or have changed since: then the only dataset is used.
+        Simulated data are prepared here if they are missing. Where media are gone since, or have
+        changed, and `data.dir` is set, the only dataset in that folder is used.
         """
         data = self.experiment.data
         builder = DATASETS.get(data.name)
         try:
             name = builder.config(**data.options).name
         except (FileNotFoundError, ValueError, TypeError):
-            return None
-        folder = Path(data.dir) / data.name / name / str(builder.VERSION)
-        return folder if folder.is_dir() else None
+            if not data.dir:
+                raise
+            return find_prepared(data.name, data_dir=data.folder)
+        folder = data.folder / data.name / name / str(builder.VERSION)
+        if not folder.is_dir():
+            if not getattr(builder, "SIMULATED", False) or jax.process_count() > 1:
+                raise FileNotFoundError(
+                    f"the dataset {data.name!r} of this config is not prepared: there is no "
+                    f"{folder}. Run the mode prepare with the same config first."
+                )
+            prepare(data.name, data.folder, **data.options)
+        return folder
 
     def window(self, source: Any) -> WindowSize | None:
         """Window that is drawn from prepared clips longer than the config's; None for the whole."""

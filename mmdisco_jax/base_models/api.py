@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -163,6 +164,11 @@ class TrainedBase(Base):
 
     def digest(self) -> str | None:
         return digest(self.weights) if Path(self.weights).is_file() else None
+
+    def decoded_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = {m: (1, *f.shape) for m, f in self.formats.items()}
+        codecs = self.codecs()
+        return {m: codecs[m].decode(np.zeros(s, np.float32)).shape[1:] for m, s in shapes.items()}
 
     def provenance(self) -> dict[str, Any]:
         return {m: codec_settings(c) for m, c in self.codecs().items()}

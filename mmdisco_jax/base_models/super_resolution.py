@@ -190,14 +190,14 @@ class SuperResolutionBase:
         """Graph definition of the network, and a function key -> random parameters."""
         return definition(SuperResolution, self.spec)
 
-    def denoise(self, network: SuperResolution) -> DenoiseFn:
-        """Noise predictor of clips {PICTURE: [b f H W 3]}; cond {PICTURE: small ones}."""
+    def denoise(self, network: SuperResolution, modality: str) -> DenoiseFn:
+        """Noise predictor of clips {modality: [b f H W 3]}; cond {modality: small ones}."""
 
         def eps(x_t: Array, t: Array, low: Array) -> Array:
             predict = functools.partial(_beside, network, low)
             return noise_half(predict, self.schedule, self.prediction)(x_t, t)
 
-        return frame_denoiser(eps, PICTURE)
+        return frame_denoiser(eps, modality)
 
     def loss(
         self,
@@ -240,10 +240,6 @@ class SuperResolutionBase:
                     f"but the config has {mine[name]}: give other weights, or set it back."
                 )
         return params
-
-
-# The name of the pictures among the modalities of sampling; their noise is drawn for this name.
-PICTURE = "super_resolution"
 
 
 def _beside(network: SuperResolution, low: Array, x_t: Array, t: Array) -> Array:

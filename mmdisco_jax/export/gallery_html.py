@@ -13,7 +13,7 @@ from mmdisco_jax.export.gallery_page import (
     GalleryTable,
     Score,
 )
-from mmdisco_jax.export.matching import match_times
+from mmdisco_jax.matching import match_times
 
 
 def page_html(page: GalleryPage) -> str:

@@ -19,6 +19,7 @@ as in v3 and v4). Many-to-one matching can score **above 1**: three sounds near 
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import cv2
 import librosa
@@ -174,3 +175,22 @@ def make_v3(context: api.Context) -> AVAlign:
 def make_v4(context: api.Context) -> AVAlign:
     """MOVA: like v2 at 44.1 kHz, hence onsets on an 11.6 ms grid."""
     return AVAlign(context=context, rules=PROTOCOLS["av_align_v4"])
+
+
+def peak_marks(fps: float, sample_rate_hz: int) -> Callable[[np.ndarray, np.ndarray], dict]:
+    """Gallery marks of any clip: peaks of optical flow and onsets of sound, as AV-Align has them.
+
+    Returns:
+      A function (video uint8 [f h w 3], audio int16 [samples]) -> fields of a `GalleryClip`.
+    """
+
+    def marks(video: np.ndarray, audio: np.ndarray) -> dict:
+        motions = video_peaks(flow_trajectory(video), fps)
+        sounds = audio_peaks(audio, sample_rate_hz)
+        end = len(video) / fps
+        return {
+            "impact_seconds": tuple(float(min(s, end)) for s in motions),
+            "onset_seconds": tuple(float(min(s, end)) for s in sounds),
+        }
+
+    return marks

@@ -136,7 +136,7 @@ class Sampler:
         loss_scale: float = 1.0,
         keep_every: int | None = None,
         on_steps: OnSteps | None = None,
-        x_T: AV | None = None,
+        x_T: Mapping[str, ArrayLike] | None = None,
         noise: NoiseFn | None = None,
     ) -> Any:
         """Samples; compiles at the first call, and again only for other shapes or functions.
@@ -252,7 +252,7 @@ class Sampler:
         given: AV | None,
         weight: float,
         loss_scale: float,
-        x_T: AV | None = None,
+        x_T: Mapping[str, ArrayLike] | None = None,
         keep_every: int | None = None,
     ) -> tuple["_Job", "_Inputs"]:
         """What a run is compiled for, and what it is called with."""
@@ -260,9 +260,10 @@ class Sampler:
             raise ValueError("indices [b] say which samples of the seed to draw: give range(8).")
         indices = None if indices is None else _whole_numbers(indices)
         if x_T is not None:
-            x_T = {m: jnp.asarray(x) for m, x in x_T.items()}
-            full = {m: x.shape for m, x in x_T.items()}
+            start = {m: jnp.asarray(x) for m, x in x_T.items()}
+            full = {m: x.shape for m, x in start.items()}
         else:
+            start = None
             full = {m: (*indices.shape, *shape) for m, shape in (shapes or {}).items()}
         if not full or not set(full) <= set(self.steppers):
             raise ValueError(
@@ -279,7 +280,7 @@ class Sampler:
         arrays, structure = split((denoise, noise))
         sizes = tuple((m, tuple(shape[1:])) for m, shape in full.items())
         job = _Job(structure, sizes, weight, loss_scale, keep_every)
-        return job, _Inputs(arrays, _root(seed), indices, cond, given, x_T)
+        return job, _Inputs(arrays, _root(seed), indices, cond, given, start)
 
     @functools.cached_property
     def _programs(self) -> tuple[Any, Any]:

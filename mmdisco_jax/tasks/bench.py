@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench`: what steps cost, as ratios of compiled steps timed side by side or by XLA's account."""
+"""`bench`: cost of steps, as ratios of compiled steps timed side by side, or estimated by XLA."""
 
 import json
 import time
@@ -12,62 +12,61 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmdisco_jax import build
-from mmdisco_jax.build import Config
-from mmdisco_jax.commands.estimate import estimate, training_step
-from mmdisco_jax.commands.text_cost import text_step
 from mmdisco_jax.discriminator.official import PRESETS
 from mmdisco_jax.discriminator.official_pair import OfficialPair
 from mmdisco_jax.guidance.joint import joint, residual
 from mmdisco_jax.io import write_bytes
+from mmdisco_jax.losses import training_loss
 from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.schedules import linear
+from mmdisco_jax.system import BaseDenoiser, System
+from mmdisco_jax.tasks.cost import estimate, text_step, training_step
+from mmdisco_jax.tasks.train import optimizer
 from mmdisco_jax.training.state import init_state
 
 
-def run(config: Config, workdir: Path) -> None:
-    """Prints and writes workdir/bench.json, with the parts that `config.bench.parts` names.
+def run(system: System, workdir: Path) -> None:
+    """Prints and writes workdir/bench.json, with the parts that `bench.parts` names.
 
-    Seconds on a CPU are no claim; the ratios are.
+    CPU timings are indicative; compare the ratios.
     """
-    unknown = set(config.bench.parts) - PARTS.keys()
+    parts = system.experiment.bench.parts
+    unknown = set(parts) - PARTS.keys()
     if unknown:
         raise ValueError(
             f"unknown bench.parts {sorted(unknown)}: choose some of {', '.join(PARTS)}."
         )
     report: dict[str, Any] = {"device": jax.devices()[0].device_kind}
-    for part in config.bench.parts:
-        report[part] = PARTS[part](config)
+    for part in parts:
+        report[part] = PARTS[part](system)
     write_bytes(workdir / "bench.json", json.dumps(report, indent=1).encode())
     print(json.dumps(report, indent=2))
 
 
-def _guidance(config: Config) -> dict[str, float]:
-    """One denoiser call of the config's models, guided and not, with random weights."""
-    graphs, params = {}, {}
-    for m in config.bases:
-        graphs[m], init = build.base_model(config, m)
-        params[m] = init(jax.random.key(0))
-    graph, init = build.discriminator(config)
-    params = (params, init(jax.random.key(1)))
-    noise = build.schedules(config)
-    batch = config.bench.batch_size
-    x = {m: jnp.ones((batch, *shape)) for m, shape in build.sample_shapes(config).items()}
+def _random_bases(system: System) -> dict[str, Any]:
+    return {name: init(jax.random.key(0)) for name, (_, init) in system.definitions.items()}
+
+
+def _guidance(system: System) -> dict[str, float]:
+    """One denoiser call of the experiment's models, guided and not, with random weights."""
+    settings = system.experiment.bench
+    params = (_random_bases(system), system.discriminator[1](jax.random.key(1)))
+    x = {m: jnp.ones((settings.batch_size, *s)) for m, s in system.shapes.items()}
     scales = dict.fromkeys(x, 1.0)
-    t = jnp.full((batch,), 300, jnp.int32)
+    t = jnp.full((settings.batch_size,), 300, jnp.int32)
 
     def plain(params: Any, x: Any) -> Any:
-        return build.denoise_fn(build.base_models(config, graphs, params[0]))(x, t, None)
+        return BaseDenoiser(system.models, params[0])(x, t)
 
     def guided(params: Any, x: Any) -> Any:
-        models = build.base_models(config, graphs, params[0])
-        h = build.log_ratio_fn(config, graph, params[1], models)
-        return joint(build.denoise_fn(models), h, noise, scales)(x, t, None)
+        h = system.log_ratio_of(params[1], params[0])
+        base = BaseDenoiser(system.models, params[0])
+        return joint(base, h, system.schedules, scales)(x, t, None)
 
-    return _ratio({"unguided": plain, "guided": guided}, params, x, config.bench.repeats)
+    return _ratio({"unguided": plain, "guided": guided}, params, x, settings.repeats)
 
 
-def _official(config: Config) -> dict[str, float]:
+def _official(system: System) -> dict[str, float]:
     """The 33 M discriminator: its forward pass, and forward with input gradient, in float32."""
     model = OfficialPair(PRESETS["audioldm_animatediff"], rngs=param_keys(0))
     graph, params = nnx.split(model)
@@ -83,42 +82,45 @@ def _official(config: Config) -> dict[str, float]:
         return residual(nnx.merge(graph, params), schedules)(x, t, cond)
 
     functions = {"forward": forward, "forward_and_input_gradient": gradient}
-    return _ratio(functions, params, x, config.bench.repeats)
+    return _ratio(functions, params, x, system.experiment.bench.repeats)
 
 
-def _training(config: Config) -> dict[str, float]:
+def _training(system: System) -> dict[str, float]:
     """Median seconds of a compiled training step on noise, `bench.batch_size` pairs."""
-    function, (state, frozen, batch, key) = training_step(config)
-    _, init, _ = build.training_task(config)
-    memory = build.loss_memory(config)
-    start_state = jax.jit(lambda p: init_state(p, build.optimizer(config), memory))
-    state = start_state(init(jax.random.key(0)))
+    settings = system.experiment.bench
+    loss = training_loss(system, system.experiment.train.target)
+    function, (_, frozen, batch, key) = training_step(system, loss)
+    start_state = jax.jit(lambda p: init_state(p, optimizer(system), loss.history))
+    state = start_state(loss.init(jax.random.key(0)))
     batch = {m: jnp.ones(x.shape, x.dtype) for m, x in batch.items()}
     compiled = function.lower(state, frozen, batch, key).compile()
     seconds = []
-    for _ in range(config.bench.repeats + 1):
+    for _ in range(settings.repeats + 1):
         start = time.perf_counter()
         state, _ = jax.block_until_ready(compiled(state, frozen, batch, key))
         seconds.append(time.perf_counter() - start)
     return {
-        "batch_size": config.bench.batch_size,
+        "batch_size": settings.batch_size,
         "seconds_per_step": float(np.median(seconds[1:])),
     }
 
 
-def _sampling(config: Config) -> dict[str, dict[str, float]]:
+def _sampling(system: System) -> dict[str, dict[str, float]]:
     """Seconds per clip of each variant, `bench.batch_size` at a time, with random weights."""
-    made = {m: build.base_model(config, m)[1](jax.random.key(0)) for m in config.bases}
-    disc = build.discriminator(config)[1](jax.random.key(1))
-    report = {}
-    for variant in build.variant_names(config):
-        params = (made, disc if build.is_guided(config, variant) else None)
-        indices = jnp.arange(config.bench.batch_size)
-        run_sampler = build.sampler(config, variant).compile(*params, indices)
-        jax.block_until_ready(run_sampler(*params, indices))
+    experiment = system.experiment
+    bases, head = _random_bases(system), None
+    size, report = experiment.bench.batch_size, {}
+    for variant in experiment.variant_names:
+        settings = experiment.variant(variant)
+        if settings.is_guided:
+            head = system.discriminator[1](jax.random.key(1))
+        denoise = system.guided(settings, bases, head)
+        indices = np.arange(size)
+        run_sampler = system.sampler(variant).compile(denoise, system.shapes, indices=indices)
+        jax.block_until_ready(run_sampler(denoise, indices))
         start = time.perf_counter()
-        jax.block_until_ready(run_sampler(*params, indices))
-        seconds = (time.perf_counter() - start) / config.bench.batch_size
+        jax.block_until_ready(run_sampler(denoise, indices))
+        seconds = (time.perf_counter() - start) / size
         report[variant] = {"steps": run_sampler.num_steps, "seconds_per_clip": seconds}
     return report
 

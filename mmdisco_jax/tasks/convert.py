@@ -14,17 +14,18 @@ from flax import nnx
 
 from mmdisco_jax.base_models import mm_diffusion_spec, super_resolution
 from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
-from mmdisco_jax.build import Config
-from mmdisco_jax.commands.convert_folder import convert_folder
 from mmdisco_jax.discriminator import official
+from mmdisco_jax.experiment import Convert
 from mmdisco_jax.io import digest
 from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.files import TORCH_SUFFIXES, read_tensors, write_tensors
 from mmdisco_jax.porting.load import Overrides, from_torch, strip_prefix, to_torch
 from mmdisco_jax.porting.weights import load_weights, save_weights
+from mmdisco_jax.system import System
+from mmdisco_jax.tasks.convert_pipeline import convert_pipeline
 
 OURS = ".safetensors"
-FOLDER = "diffusers"  # whole pipelines, see `convert_folder`
+FOLDER = "diffusers"  # whole pipelines, see `convert_pipeline`
 PARALLEL = "module."  # what PyTorch's data parallel wrapper puts before every name
 
 
@@ -77,7 +78,7 @@ ARCHITECTURES = {
 }
 
 
-def run(config: Config, workdir: Path) -> None:
+def run(system: System, workdir: Path) -> None:
     """Writes the target file; which way is told by the suffixes. Prints what was written.
 
     Relative targets lie in `workdir`. Ours to PyTorch to ours, and PyTorch to ours to PyTorch,
@@ -87,10 +88,10 @@ def run(config: Config, workdir: Path) -> None:
       ValueError: unknown architecture or suffixes, a target that exists, or tensors that are not
         exactly those of the architecture; all misfits are named.
     """
-    settings = config.convert
+    settings = system.experiment.convert
     if settings.architecture == FOLDER:
         _required(settings)
-        convert_folder(settings.source, Path(workdir) / settings.target)
+        convert_pipeline(settings.source, Path(workdir) / settings.target)
         return
     architecture = _architecture(settings.architecture)
     source, target = _paths(settings, workdir)
@@ -133,13 +134,13 @@ def _architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def _required(settings: Config) -> None:
+def _required(settings: Convert) -> None:
     for name in ("source", "target"):
-        if not settings[name]:
+        if not getattr(settings, name):
             raise ValueError(f"config.convert.{name} is empty: name a file or folder.")
 
 
-def _paths(settings: Config, workdir: Path) -> tuple[Path, Path]:
+def _paths(settings: Convert, workdir: Path) -> tuple[Path, Path]:
     _required(settings)
     source, target = Path(settings.source), Path(workdir) / settings.target
     ways = {(OURS, torch) for torch in TORCH_SUFFIXES} | {(torch, OURS) for torch in TORCH_SUFFIXES}

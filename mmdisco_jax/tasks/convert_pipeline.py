@@ -9,20 +9,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmdisco_jax.build.ports import PORTS
-from mmdisco_jax.build.pretrained import OURS, read_part
+from mmdisco_jax.base_models.pipelines import OURS, read_component
 from mmdisco_jax.io import replacing_folder
+from mmdisco_jax.nn.init import skeleton
 from mmdisco_jax.porting.folders import CONFIG, read_json
 from mmdisco_jax.porting.hub import locate
 from mmdisco_jax.porting.lazy import LazyTensors, as_lazy
-from mmdisco_jax.porting.place import place
+from mmdisco_jax.porting.port import PORTS
 from mmdisco_jax.porting.save import save_folder
 from mmdisco_jax.porting.weights import save_weights
 
 INDEX = "model_index.json"
 
 
-def convert_folder(source: str, target: Path) -> None:
+def convert_pipeline(source: str, target: Path) -> None:
     """Writes every ported component of a pipeline to a new folder, in the other layout.
 
     In both, a component has a folder with its config.json; its weights are diffusers' files, or
@@ -38,9 +38,11 @@ def convert_folder(source: str, target: Path) -> None:
         raise ValueError(f"{target} exists: remove it, or choose another target.")
     top = _located(source)
     kinds = _classes(top)
-    ported = {name: kind for name, kind in kinds.items() if kind in PORTS}
+    ported = {name: kind for name, kind in kinds.items() if kind in PORTS.names()}
     if not ported:
-        raise ValueError(f"{top}: none of {sorted(kinds.values())} is ported: {', '.join(PORTS)}.")
+        raise ValueError(
+            f"{top}: none of {sorted(kinds.values())} is ported: {', '.join(PORTS.names())}."
+        )
     to_ours = not all((top / name / OURS).is_file() for name in ported)
     plain = [name for name in kinds if name not in ported and not _has_weights(top / name)]
     left = sorted(set(kinds) - set(ported) - set(plain))
@@ -83,10 +85,8 @@ def _has_weights(folder: Path) -> bool:
 
 def _write_ours(top: Path, target: Path, ported: Mapping[str, str]) -> None:
     for name, kind in tqdm(ported.items(), unit="component"):
-        found = read_part(top, name, kind)
-        port = PORTS[kind]
-        abstract = port.skeleton(port.spec_of(found.config))[1]
-        params = place(abstract, found.tensors, overrides=port.overrides)
+        found = read_component(top, name, kind)
+        params = found.filled(skeleton(PORTS.get(kind).module, found.spec)[1])
         (target / name).mkdir(parents=True)
         save_weights(target / name / OURS, params, {"class": kind, "source": str(top)})
         told = dict(found.config)
@@ -96,8 +96,8 @@ def _write_ours(top: Path, target: Path, ported: Mapping[str, str]) -> None:
 def _write_theirs(top: Path, target: Path, ported: Mapping[str, str]) -> None:
     components: dict[str, tuple[Mapping[str, Any], LazyTensors]] = {}
     for name, kind in ported.items():
-        found, port = read_part(top, name, kind), PORTS[kind]
-        buffers = as_lazy(port.buffers(port.spec_of(found.config)))
+        found, port = read_component(top, name, kind), PORTS.get(kind)
+        buffers = as_lazy(port.buffers(found.spec))
         tensors = LazyTensors(found.tensors.entries | buffers.entries)
         components[name] = found.config, tensors
     save_folder(target, components)

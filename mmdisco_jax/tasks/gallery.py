@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of what was sampled: for each seed its variants side by side, marked and scored."""
+"""Gallery of sampled clips: for each seed its variants side by side, marked and scored."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from mmdisco_jax import build
-from mmdisco_jax.base_models.joint import JOINT
-from mmdisco_jax.build import Config
-from mmdisco_jax.commands.prompts import media_stem, prompt_of
+from mmdisco_jax.export import gallery
 from mmdisco_jax.export.clips import read_all
-from mmdisco_jax.export.gallery import write_gallery
-from mmdisco_jax.export.gallery_page import GalleryClip, GalleryPage, GallerySeed, GalleryTable
-from mmdisco_jax.export.plots import write_film_strip, write_spectrogram
-from mmdisco_jax.metrics import av_align
-from mmdisco_jax.metrics.matching import match
-from mmdisco_jax.worlds.bounce import measures as bounce
-from mmdisco_jax.worlds.bounce import physics
+from mmdisco_jax.export.gallery import Marks
+from mmdisco_jax.export.gallery_page import GalleryTable
+from mmdisco_jax.metrics.av_align import peak_marks
+from mmdisco_jax.system import System
+from mmdisco_jax.tasks.prompts import prompt_of
 
 _NOISE = "Each clip of a row starts from the same noise."
 _TWO_MODELS = (
@@ -28,95 +24,82 @@ _ONE_MODEL = (
     "One model makes sound and picture together; where a variant is guided, the gradient of a "
     "small discriminator is added to its noise estimates."
 )
-_NO_CLASS = "none"
 
 
-def write_page(config: Config, workdir: Path, table: GalleryTable | None = None) -> Path:
-    """Writes workdir/index.html over the media that `sample` wrote; returns its path."""
-    seeds: list[GallerySeed] = []
-    clips = {v: read_all(workdir / v, config.sample.num_media) for v in build.variant_names(config)}
-    for number in range(min(len(c["video"]) for c in clips.values())):
-        made = tuple(
-            _clip(config, workdir, variant, number, c["video"][number], c["audio"][number])
-            for variant, c in clips.items()
-        )
-        seeds.append(GallerySeed(seed=number, clips=made, prompt=prompt_of(config, number)))
-    page = GalleryPage(
-        title="Sound and picture, out of step and in step",
-        description=_description(config),
-        seeds=tuple(seeds),
-        tolerance_seconds=0.5 / config.clip.fps,
-        table=table,
+def write_gallery(
+    folder: str | os.PathLike[str],
+    clips: Mapping[str, Mapping[str, Any]],
+    *,
+    fps: float,
+    sample_rate_hz: int,
+    prompts: Sequence[str] | None = None,
+    marks: Marks | None = None,
+    **options: Any,
+) -> Path:
+    """Gallery of clips with sound: media files, and an HTML page that shows them side by side.
+
+    Args:
+      folder: receives index.html and the media.
+      clips: {variant: {"video": uint8 [n f h w 3], "audio": int16, or float in [-1, 1],
+        [n samples]}}.
+      fps: frames a second.
+      sample_rate_hz: samples a second.
+      prompts: of the rows.
+      marks: (video, audio) -> marks to draw; by default peaks of motion and onsets of sound.
+      options: further arguments of `export.gallery.write_gallery`: title, description, table.
+
+    Returns:
+      The path of the page, to be opened in a browser.
+
+    Raises:
+      ValueError: clips that are not as above.
+      WriteError: a file could not be written.
+    """
+    return gallery.write_gallery(
+        folder,
+        clips,
+        fps=fps,
+        sample_rate_hz=sample_rate_hz,
+        prompts=prompts,
+        marks=marks or peak_marks(fps, sample_rate_hz),
+        **options,
     )
-    write_gallery(workdir / "index.html", page)
-    return workdir / "index.html"
 
 
-def _description(config: Config) -> str:
-    sentences = [_NOISE, _ONE_MODEL if JOINT in config.bases else _TWO_MODELS]
-    for variant in build.variant_names(config):
-        if given := build.variant_settings(config, variant).condition.given:
+def write_page(system: System, workdir: Path, table: GalleryTable | None = None) -> Path:
+    """Writes workdir/index.html over the media that `sample` wrote; returns its path."""
+    experiment = system.experiment
+    shown, clip = experiment.sample.num_media, experiment.clip
+    clips = {name: read_all(workdir / name, shown) for name in experiment.variant_names}
+    count = min(len(one["video"]) for one in clips.values())
+    prompts = [prompt_of(experiment.sample, number) for number in range(count)]
+    return write_gallery(
+        workdir,
+        clips,
+        fps=clip.fps,
+        sample_rate_hz=clip.sample_rate_hz,
+        prompts=prompts if any(prompts) else None,
+        marks=_marks(system),
+        title="Sound and picture, out of step and in step",
+        description=_description(system),
+        table=table,
+        reuse_media=True,
+    )
+
+
+def _marks(system: System) -> Marks | None:
+    """Marks of the bounce detectors where the experiment measures by them."""
+    if "bounce" not in system.experiment.evaluate.metrics:
+        return None
+    from mmdisco_jax.worlds.bounce.marks import bounce_marks
+
+    return bounce_marks
+
+
+def _description(system: System) -> str:
+    experiment = system.experiment
+    sentences = [_NOISE, _ONE_MODEL if experiment.is_joint else _TWO_MODELS]
+    for variant in experiment.variant_names:
+        if given := experiment.variant(variant).condition.given:
             sentences.append(f"In {variant} the {given} was given.")
     return " ".join(sentences)
-
-
-def _clip(
-    config: Config,
-    workdir: Path,
-    variant: str,
-    number: int,
-    video: np.ndarray,
-    audio: np.ndarray,
-) -> GalleryClip:
-    stem = workdir / variant / media_stem(config, number)
-    write_spectrogram(
-        stem.with_suffix(".spectrogram.png"), audio, sample_rate_hz=config.clip.sample_rate_hz
-    )
-    write_film_strip(stem.with_suffix(".strip.png"), video)
-    marks = _bounce_marks(video, audio) if "bounce" in config.evaluate.metrics else None
-    return GalleryClip(
-        label=variant,
-        video=f"{variant}/{stem.name}.mp4",
-        spectrogram=f"{variant}/{stem.name}.spectrogram.png",
-        film_strip=f"{variant}/{stem.name}.strip.png",
-        clip_seconds=float(config.clip.seconds),
-        **(marks or _peak_marks(config, video, audio)),
-    )
-
-
-def _bounce_marks(video: np.ndarray, audio: np.ndarray) -> dict:
-    """What the calibrated detectors saw and heard."""
-    seen = bounce.detect(video, audio)
-    hits = len(match(seen.impacts, seen.onsets, bounce.TOLERANCES["half_frame"]))
-    total = len(seen.impacts) + len(seen.onsets)
-    names = (*physics.COLOUR_NAMES, _NO_CLASS)
-    marks = {
-        "impact_seconds": tuple(seen.impacts.tolist()),
-        "onset_seconds": tuple(seen.onsets.tolist()),
-        "scores": {
-            "timing F1": 2 * hits / total if total else 0.0,
-            "colour seen": names[seen.colour],
-            "colour heard": names[seen.pitch],
-        },
-    }
-    if seen.colour >= 0:
-        marks["impact_colour"] = _hex(seen.colour)
-    if seen.pitch >= 0:
-        marks["onset_colour"] = _hex(seen.pitch)
-    return marks
-
-
-def _peak_marks(config: Config, video: np.ndarray, audio: np.ndarray) -> dict:
-    """Peaks of optical flow and onsets of sound, as AV-Align takes them."""
-    flow = av_align.flow_trajectory(video)
-    end = float(config.clip.seconds)
-    motions = av_align.video_peaks(flow, config.clip.fps)
-    sounds = av_align.audio_peaks(audio, config.clip.sample_rate_hz)
-    return {
-        "impact_seconds": tuple(float(min(s, end)) for s in motions),
-        "onset_seconds": tuple(float(min(s, end)) for s in sounds),
-    }
-
-
-def _hex(colour: int) -> str:
-    return "#" + "".join(f"{int(c):02x}" for c in physics.COLOURS[colour])

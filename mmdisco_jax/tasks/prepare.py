@@ -8,41 +8,41 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmdisco_jax import build
-from mmdisco_jax.build import Config
-from mmdisco_jax.commands.fakes import write_fakes
-from mmdisco_jax.commands.latents import write_latents
 from mmdisco_jax.export.preflight_page import PreflightFile, preflight_html
 from mmdisco_jax.io import write_bytes
 from mmdisco_jax.media.inspection import PROBLEMS
 from mmdisco_jax.media.policies import ACTIONS, counts
 from mmdisco_jax.media.preflight import Row
 from mmdisco_jax.media.prepare import REPORT_FILE, prepare, reports
+from mmdisco_jax.system import System
+from mmdisco_jax.tasks.fakes import write_fakes
+from mmdisco_jax.tasks.latents import write_latents
 
 
-def run(config: Config, workdir: Path) -> None:
+def run(system: System, workdir: Path) -> None:
     """Prints a summary as JSON. `workdir` receives generated fakes, and the report on media files.
 
     The report (preflight.json, preflight.html) is written before a file that the options do not
     allow stops the run, and again when all files are cut.
     """
-    if config.data.latents or config.fakes.num_samples:
-        build.require_files(config)
+    data, fakes = system.experiment.data, system.experiment.fakes
+    if data.latents or fakes.num_samples:
+        system.require_files()
     summary = prepare(
-        config.data.name,
-        build.data_dir(config),
-        num_workers=config.data.prepare_workers,
-        show=lambda rows: _show(rows, config, workdir),
-        **config.data.options.to_dict(),
+        data.name,
+        data.folder,
+        num_workers=data.prepare_workers,
+        show=lambda rows: _show(rows, data.name, workdir),
+        **data.options,
     )
-    if config.data.latents:
-        summary["latents"] = write_latents(config)
-    if config.fakes.num_samples:
-        summary["fakes"] = write_fakes(config, workdir)
+    if data.latents:
+        summary["latents"] = write_latents(system)
+    if fakes.num_samples:
+        summary["fakes"] = write_fakes(system, workdir)
     print(json.dumps(summary, indent=2))
 
 
-def _show(rows: Sequence[Row], config: Config, workdir: Path) -> None:
+def _show(rows: Sequence[Row], dataset: str, workdir: Path) -> None:
     """The report as a table on the terminal, as JSON and as a page with thumbnails."""
     found = counts([row.inspection for row in rows])
     console = Console()
@@ -53,7 +53,7 @@ def _show(rows: Sequence[Row], config: Config, workdir: Path) -> None:
             console.print(f"to choose: --config.data.options.{option}={choices}", soft_wrap=True)
     report = reports(rows)[REPORT_FILE]
     write_bytes(workdir / REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False).encode())
-    title = f"{len(rows)} inputs of {config.data.name}"
+    title = f"{len(rows)} inputs of {dataset}"
     meanings = {"fine": "can be used as they are", **PROBLEMS}
     page = workdir / Path(REPORT_FILE).with_suffix(".html")
     files = [_file(row) for row in rows]

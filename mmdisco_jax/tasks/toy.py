@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 from scipy.spatial.distance import cdist
 
-from mmdisco_jax import build
-from mmdisco_jax.build import Config
+from mmdisco_jax.base_models.api import as_schedule, made
+from mmdisco_jax.experiment import Experiment, Toy
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.io import write_bytes
 from mmdisco_jax.metrics import bootstrap, kernel
@@ -21,6 +21,8 @@ from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.levels import levels
 from mmdisco_jax.samplers.sampler import Sampler
+from mmdisco_jax.system import System
+from mmdisco_jax.tasks.train import optimizer
 from mmdisco_jax.types import AV, LogRatioFn
 from mmdisco_jax.worlds.toy.discriminator import ToyDiscriminator, ToyDiscriminatorSpec
 from mmdisco_jax.worlds.toy.figure import write_toy_figure
@@ -30,22 +32,23 @@ from mmdisco_jax.worlds.toy.training import Problem, loss, trainer
 INDEPENDENT, EXACT, DATA = "independent", "exact log-ratio", "data"
 
 
-def run(config: Config, workdir: Path) -> dict:
+def run(system: System, workdir: Path) -> dict:
     """Writes workdir/toy.png and toy.json, and returns what the latter holds.
 
     {"world, base": {column: {"value", "low", "high"}}}: energy distances to the true joint with
     bootstrap intervals over the generated pairs. Column "data" is a second set of true pairs, the
     floor; "exact log-ratio" is the sampler with the perfect discriminator.
     """
-    table = problems(config)
+    seed, toy = system.experiment.seed, _toy(system.experiment)
+    table = problems(toy)
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *table.values())
-    columns = _columns(config, stacked)
-    reference = _points(_true_pairs(stacked, config.seed + 1, config.num_reference))
+    columns = _columns(system, toy, stacked)
+    reference = _points(_true_pairs(stacked, seed + 1, toy.num_reference))
     results = {}
     for i, name in enumerate(table):
         results[name] = {
             column: energy_distance(
-                reference[i], points[i], replicates=config.num_replicates, seed=config.seed
+                reference[i], points[i], replicates=toy.num_replicates, seed=seed
             )
             for column, points in columns.items()
         }
@@ -57,14 +60,20 @@ def run(config: Config, workdir: Path) -> dict:
     return results
 
 
-def problems(config: Config) -> dict[str, Problem]:
+def _toy(experiment: Experiment) -> Toy:
+    if experiment.toy is None:
+        raise ValueError("config.toy is empty: use a config that sets it, such as configs/toy.py.")
+    return experiment.toy
+
+
+def problems(toy: Toy) -> dict[str, Problem]:
     """Every world with every base, by name."""
     out = {}
-    for name in config.worlds:
+    for name in toy.worlds:
         if name not in WORLDS:
             raise ValueError(f"unknown toy world {name!r}: choose from {', '.join(WORLDS)}.")
         world = WORLDS[name]()
-        for kind, change in config.bases.items():
+        for kind, change in toy.bases.items():
             out[f"{name}, {kind}"] = Problem(world, world.disturbed(**change))
     return out
 
@@ -80,10 +89,11 @@ def energy_distance(
     return {"value": value, "low": low, "high": high}
 
 
-def _columns(config: Config, stacked: Problem) -> dict[str, np.ndarray]:
+def _columns(system: System, toy: Toy, stacked: Problem) -> dict[str, np.ndarray]:
     """column -> pairs [problem, n, 2]; problems are stacked along the first axis."""
-    schedules = build.schedules(config)
-    spec = ToyDiscriminatorSpec(**config.discriminator)
+    seed, train_settings = system.experiment.seed, system.experiment.train
+    schedules = {m: as_schedule(toy.schedule) for m in ORDER}
+    spec = ToyDiscriminatorSpec(**toy.discriminator)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: ToyDiscriminator(spec, rngs=param_keys(0))))
 
     def log_ratio(params) -> LogRatioFn:
@@ -92,22 +102,24 @@ def _columns(config: Config, stacked: Problem) -> dict[str, np.ndarray]:
     def exact(problem: Problem) -> LogRatioFn:
         return exact_log_ratio(problem.world, problem.base, schedules)
 
-    draw = _sampler(config, schedules)
+    draw = _sampler(toy, seed, schedules)
     columns = {
-        DATA: _true_pairs(stacked, config.seed, config.num_samples),
+        DATA: _true_pairs(stacked, seed, toy.num_samples),
         INDEPENDENT: jax.jit(jax.vmap(lambda problem: draw(problem, None)))(stacked),
     }
-    keys = jax.random.split(jax.random.key(config.seed), len(stacked.world.means))
+    keys = jax.random.split(jax.random.key(seed), len(stacked.world.means))
     guided = jax.jit(jax.vmap(lambda problem, params: draw(problem, log_ratio(params))))
-    # A ConfigDict is sorted by name: single losses first, then their sums.
-    losses = sorted(config.losses.items(), key=lambda item: sum(w > 0 for w in item[1].values()))
+    # Single losses first, then their sums.
+    losses = sorted(
+        sorted(toy.losses.items()), key=lambda item: sum(w > 0 for w in item[1].values())
+    )
     for name, weights in losses:
         train = trainer(
-            loss(weights, log_ratio, schedules, config.train.batch_size),
+            loss(weights, log_ratio, schedules, train_settings.batch_size),
             lambda key: nnx.split(ToyDiscriminator(spec, rngs=param_keys(key)))[1],
-            build.optimizer(config),
-            num_steps=config.train.num_steps,
-            ema_decay=config.train.ema_decay,
+            optimizer(system),
+            num_steps=train_settings.num_steps,
+            ema_decay=train_settings.ema_decay,
         )
         columns[name] = guided(stacked, jax.jit(jax.vmap(train))(stacked, keys))
     columns[EXACT] = jax.jit(jax.vmap(lambda problem: draw(problem, exact(problem))))(stacked)
@@ -115,19 +127,19 @@ def _columns(config: Config, stacked: Problem) -> dict[str, np.ndarray]:
 
 
 def _sampler(
-    config: Config, schedules: dict[str, Schedule]
+    toy: Toy, seed: int, schedules: dict[str, Schedule]
 ) -> Callable[[Problem, LogRatioFn | None], AV]:
     """(problem, log-ratio, or None for independent sampling) -> pairs."""
-    stepper = SAMPLERS.get(config.sampler.name)(**config.sampler.options)
-    path = levels(schedules, config.sampler.num_steps, config.sampler.spacing)
+    stepper = made(SAMPLERS, toy.sampler)
+    path = levels(schedules, toy.num_steps, toy.spacing)
     sampler = Sampler({m: stepper for m in ORDER}, schedules, path)
 
     def draw(problem: Problem, log_ratio: LogRatioFn | None) -> AV:
         denoise = exact_bases(problem.base, schedules)
         if log_ratio is not None:
-            denoise = joint(denoise, log_ratio, schedules, config.strength.to_dict())
-        shapes, indices = {m: (1,) for m in ORDER}, range(config.num_samples)
-        return sampler.run(denoise, shapes, seed=config.seed, indices=indices)
+            denoise = joint(denoise, log_ratio, schedules, dict(toy.scales))
+        shapes, indices = {m: (1,) for m in ORDER}, range(toy.num_samples)
+        return sampler.run(denoise, shapes, seed=seed, indices=indices)
 
     return draw
 

@@ -15,7 +15,7 @@ from mmdisco_jax.export.gallery import (
     GalleryPage,
     GallerySeed,
     GalleryTable,
-    write_gallery,
+    write_page,
 )
 from mmdisco_jax.export.gallery_html import page_html
 from mmdisco_jax.matching import match_times
@@ -148,10 +148,10 @@ def test_writes_only_when_the_files_are_there(tmp_path):
     short = dataclasses.replace(clip(), video="a.mp4", spectrogram="a.png")
     (tmp_path / "a.mp4").touch()
     with pytest.raises(FileNotFoundError, match=r"a\.png.*media first"):
-        write_gallery(tmp_path / "index.html", page(short))
+        write_page(tmp_path / "index.html", page(short))
     assert not (tmp_path / "index.html").exists()
     (tmp_path / "a.png").touch()
-    write_gallery(tmp_path / "index.html", page(short))
+    write_page(tmp_path / "index.html", page(short))
     assert "Seed 7" in (tmp_path / "index.html").read_text("utf-8")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmdisco_jax.export import media, plots
-from mmdisco_jax.export.gallery import GalleryClip, GalleryPage, GallerySeed, write_gallery
+from mmdisco_jax.export.gallery import GalleryClip, GalleryPage, GallerySeed, write_page
 from mmdisco_jax.worlds.bounce import physics
 from tests.support import chromium
 
@@ -60,7 +60,7 @@ def page(tmp_path_factory):
                 )
             )
         seeds.append(GallerySeed(seed=seed, clips=tuple(clips)))
-    write_gallery(
+    write_page(
         folder / "index.html",
         GalleryPage(
             title="Bounce", description="Test", seeds=tuple(seeds), tolerance_seconds=1 / 16

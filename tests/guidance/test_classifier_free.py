@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classifier-free guidance: its algebra, and one batch instead of two calls."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,3 +53,21 @@ def test_known_numbers():
     guided = classifier_free(field, {"audio": 7.5}, jnp.full(2, 1.0))
     got = guided({"audio": jnp.array([[1.0], [2.0]])}, T, jnp.full(2, 3.0))
     np.testing.assert_allclose(got["audio"], [[16.0], [32.0]])  # x + 7.5 (3 x - x)
+
+
+def test_scales_may_be_traced_per_sample_and_partial():
+    field = _field([])
+
+    def guided(scales):
+        return classifier_free(field, scales, EMPTY)(X, T, COND)
+
+    want, uncond = guided({"audio": 2.5, "video": 7.5}), field(X, T, EMPTY)
+    traced = jax.jit(guided)({"audio": 2.5, "video": 7.5})
+    each = guided({"audio": jnp.array([2.5, 0.0]), "video": 7.5})
+    partial = guided({"audio": 2.5})
+    for m in X:
+        np.testing.assert_allclose(traced[m], want[m], rtol=1e-5)
+    np.testing.assert_allclose(each["audio"][0], want["audio"][0], rtol=1e-5)
+    np.testing.assert_allclose(each["audio"][1], uncond["audio"][1], rtol=1e-5)
+    assert np.array_equal(partial["video"], uncond["video"])
+    assert np.array_equal(partial["audio"], want["audio"])

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joint guidance against the exact joint model of a correlated Gaussian, and its plan."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmdisco_jax.guidance.joint import Plan, PlannedJoint, joint, residual
+from mmdisco_jax.guidance.joint import Joint, Plan, joint, residual
 from mmdisco_jax.process.schedules import linear, scaled_linear
 from mmdisco_jax.samplers.ddim import DDIM
-from mmdisco_jax.samplers.grids import timesteps
-from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
-from mmdisco_jax.samplers.sample import sample
+from mmdisco_jax.samplers.levels import Levels, levels
+from mmdisco_jax.samplers.sampler import Sampler
 from tests.support.gaussian_pair import ORDER, JointGaussian
 
 BOTH = {"audio": 1.0, "video": 1.0}
@@ -38,16 +39,11 @@ def test_guided_noise_is_the_joint_model_s(world):
 )
 def test_ddim_recovers_the_correlation(strength, want, within):
     """Standard errors at 20,000 pairs: 0.0025 at 0.8, 0.007 at 0. Pins sign and factor at once."""
-    world, count = JointGaussian(), 20_000
-    keys = sample_keys(1, jnp.arange(count))
+    world = JointGaussian()
     scales = {m: float(strength) for m in ORDER}
     guided = joint(world.marginals, world.log_ratio, world.by_modality, scales)
-    grid = timesteps(world.schedules[0], 200)
-
-    def run(x_T):
-        return sample(guided, x_T, {m: DDIM() for m in ORDER}, world.by_modality, grid, keyed(keys))
-
-    x = jax.jit(run)(initial(keys, {m: (1,) for m in ORDER}))
+    sampler = Sampler({m: DDIM() for m in ORDER}, world.by_modality, levels(world.by_modality, 200))
+    x = sampler.run(guided, {m: (1,) for m in ORDER}, seed=1, indices=range(20_000))
     a, v = (np.asarray(x[m])[:, 0] for m in ORDER)
     assert np.corrcoef(a, v)[0, 1] == pytest.approx(want, abs=within)
     if strength >= 0:  # a wrong sign is not a density with these marginals
@@ -90,26 +86,43 @@ def test_strength_zero_is_the_identity_and_costs_nothing():
     assert not np.array_equal(half(x, t, None)["video"], base["video"])
 
 
-def _walk(plan: Plan, levels: list[int]):
+class _Still:
+    """Stepper that stays where it is and records how far the guidance moves the noise."""
+
+    staged = learned_variance = False
+
+    def tables(self, schedule, levels):
+        return {name: np.full(len(levels), 0.5) for name in ("alpha", "sigma", "abar_next")}
+
+    def init(self, x):
+        return jnp.zeros(())
+
+    def step(self, x, eps, row, state, noise):
+        return x.at[:, 1:].set(x[:, :-1]).at[:, 0].set((eps[:, 0] - 7.0) / 2.0), state
+
+
+def _walk(plan: Plan, times: list[int], num_substeps: int = 1):
     """Guidance added at each level by a plan, when the residual there would be the level itself."""
     calls: list[int] = []
+    count = len(times) * num_substeps
 
-    def r(x, t, cond):
+    def h(x, t, cond):  # -sigma dh/dx is t
         jax.debug.callback(lambda level: calls.append(int(level)), t[0])
-        return {"audio": t[:, None].astype(jnp.float32)}
+        return -(x["audio"][:, 0] * t / linear().sigma(t))
 
     def denoise(x, t, cond):
         return {"audio": jnp.full_like(x["audio"], 7.0)}
 
-    guided = PlannedJoint(denoise, r, {"audio": 2.0}, plan)
-    x = {"audio": jnp.zeros((2, 1))}
-    memory, added = guided.init(x), []
-    run = jax.jit(guided)
-    for step, level in enumerate(levels):
-        eps, memory = run(x, jnp.full(2, level), None, jnp.int32(step), memory)
-        added.append((float(eps["audio"][0, 0]) - 7.0) / 2.0)
+    guided = joint(denoise, h, {"audio": linear()}, {"audio": 2.0}, plan=plan)
+    path = Levels(times=np.array(times))
+    sampler: Any = Sampler({"audio": _Still()}, {"audio": linear()}, path, num_substeps)
+    x_T = {"audio": jnp.zeros((2, count))}
+    # Without noising back between substeps, which _Still would not survive.
+    tables = sampler.rows(guided, x_T).tables["audio"]
+    assert ("renoise_keep" in tables) == (num_substeps > 1)
+    x = sampler.run(guided, x_T=x_T, noise=lambda step, draw, modality, shape: jnp.zeros(shape))
     jax.effects_barrier()
-    return added, calls
+    return np.asarray(x["audio"])[0, ::-1], calls
 
 
 @pytest.mark.parametrize(
@@ -123,23 +136,90 @@ def _walk(plan: Plan, levels: list[int]):
     ],
 )
 def test_a_plan_skips_and_reuses(plan, added, evaluated):
-    assert _walk(plan, [90, 70, 50, 30, 10]) == (added, evaluated)
+    got, calls = _walk(plan, [90, 70, 50, 30, 10])
+    np.testing.assert_allclose(got, added, rtol=1e-5)
+    assert calls == evaluated
+
+
+def test_a_plan_counts_calls_and_so_substeps_too():
+    guided = joint(lambda x, t, cond: x, lambda x, t, cond: t, {"a": linear()}, {"a": 1.0},
+                   plan=Plan(interval=(20, 80), every=3))  # fmt: skip
+    assert isinstance(guided, Joint)
+    columns = guided.plan_columns(np.array([90, 70, 50, 30, 10]), 2)
+    assert columns["active"].tolist() == [[False] * 2, *[[True] * 2] * 3, [False] * 2]
+    assert columns["fresh"].nonzero()[0].tolist() == [1, 2]
+    assert columns["fresh"].nonzero()[1].tolist() == [0, 1]
 
 
 def test_a_trivial_plan_samples_as_joint_does():
     world = UNEQUAL
-    keys = sample_keys(3, jnp.arange(4))
-    x_T = initial(keys, {m: (1,) for m in ORDER})
-    grid = timesteps(world.schedules[0], 10)
-    r = residual(world.log_ratio, world.by_modality)
-    plain = joint(world.marginals, world.log_ratio, world.by_modality, BOTH)
-    planned = PlannedJoint(world.marginals, r, BOTH, Plan())
-    a, b = (
-        sample(f, x_T, {m: DDIM() for m in ORDER}, world.by_modality, grid, keyed(keys))
-        for f in (plain, planned)
-    )
+    sampler = Sampler({m: DDIM() for m in ORDER}, world.by_modality, levels(world.by_modality, 10))
+    a, b, c = (
+        sampler.run(
+            joint(world.marginals, world.log_ratio, world.by_modality, BOTH, plan=plan),
+            {m: (1,) for m in ORDER}, seed=3, indices=range(4),
+        )
+        for plan in (None, Plan(interval=(0, 999)), Plan())
+    )  # fmt: skip
     for m in ORDER:
         np.testing.assert_allclose(a[m], b[m], rtol=1e-5, atol=1e-6)
+        assert np.array_equal(a[m], c[m])
+
+
+def test_a_plan_s_interval_holds_outside_of_a_sampler():
+    world, t = UNEQUAL, jnp.array([100, 500])
+    x = {m: jnp.ones((2, 1)) for m in ORDER}
+    plan = Plan(interval=(400, 600), every=2)
+    within = joint(world.marginals, world.log_ratio, world.by_modality, BOTH, plan=plan)(x, t, None)
+    always = joint(world.marginals, world.log_ratio, world.by_modality, BOTH)(x, t, None)
+    for m in ORDER:
+        assert within[m][0] == world.marginals(x, t)[m][0] and within[m][1] == always[m][1]
+
+
+def test_scales_may_be_traced_per_sample_and_partial():
+    world = UNEQUAL
+    x = {m: jnp.linspace(-1.0, 1.0, 4)[:, None] for m in ORDER}
+    t, base = jnp.full(4, 500), world.marginals(x, jnp.full(4, 500))
+
+    def guided(scales):
+        return joint(world.marginals, world.log_ratio, world.by_modality, scales)(x, t, None)
+
+    want = guided({"audio": 2.0, "video": 0.5})
+    traced = jax.jit(guided)({"audio": 2.0, "video": jnp.float32(0.5)})
+    each = guided({"audio": np.array([2.0, 0.0, 2.0, 1.0]), "video": 0.5})
+    for m in ORDER:
+        np.testing.assert_allclose(traced[m], want[m], rtol=1e-5)
+    half = guided({"audio": 1.0, "video": 0.5})
+    for row, other in enumerate((want, base, want, half)):
+        np.testing.assert_allclose(each["audio"][row], other["audio"][row], rtol=1e-5)
+    partial = guided({"audio": 2.0})
+    assert np.array_equal(partial["video"], base["video"])
+    assert np.array_equal(partial["audio"], want["audio"])
+    with pytest.raises(ValueError, match=r"scales of \['vidoe'\], but the modalities are"):
+        guided({"vidoe": 1.0})
+    with pytest.raises(ValueError, match=r"scale has shape \(3,\)"):
+        guided({"audio": jnp.ones(3)})
+
+
+def test_a_guided_denoiser_is_an_argument_of_a_jitted_function():
+    world = UNEQUAL
+    x, t = {m: jnp.ones((2, 1)) for m in ORDER}, jnp.full(2, 500)
+    guided = joint(world.marginals, world.log_ratio, world.by_modality,
+                   {"audio": jnp.float32(2.0), "video": 1.0})  # fmt: skip
+    assert jax.tree.leaves(guided) == [2.0]
+    count = []
+
+    @jax.jit
+    def call(denoise, x):
+        count.append(1)
+        return denoise(x, t, None)
+
+    for k in (1.0, 3.0):
+        other = jax.tree.map(lambda s, k=k: k * s, guided)
+        want = other(x, t, None)
+        for m, got in call(other, x).items():
+            np.testing.assert_allclose(got, want[m], rtol=1e-5)
+    assert count == [1]
 
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"interval": (5, 4)}])

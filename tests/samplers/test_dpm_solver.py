@@ -10,9 +10,9 @@ from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.samplers import exponential
 from mmdisco_jax.samplers.ddim import DDIM
 from mmdisco_jax.samplers.dpm_solver import DPMSolver, DPMSolverPP2M, orders_of
-from mmdisco_jax.samplers.grids import TimeGrid, solver_grid, timesteps
+from mmdisco_jax.samplers.levels import Levels, levels, solver_levels
 from mmdisco_jax.samplers.noise import initial, sample_keys
-from mmdisco_jax.samplers.sample import sample
+from mmdisco_jax.samplers.sampler import Sampler
 from tests.support.gaussian_worlds import SCHEDULES, SHAPES, Continuous, network, no_noise
 
 WORLD = Continuous(linear())
@@ -29,12 +29,12 @@ def _error(solver, num_evaluations, spacing="logsnr", stop=150):
     if stop:
         first, last = -0.5 * np.log(1 / WORLD.schedule.abar[[-1, stop]] - 1)
         nodes = WORLD.schedule.level_between(np.linspace(first, last, num_evaluations + 1))
-        grid = TimeGrid(times=nodes[:-1], model_times=nodes[:-1], end=nodes[-1])
+        path = Levels(times=nodes[:-1], model_times=nodes[:-1], end=nodes[-1])
     else:
-        grid = solver_grid(WORLD.schedule, num_evaluations, spacing, model_time="continuous")
+        path = solver_levels(WORLD.schedule, num_evaluations, spacing, model_time="continuous")
     with jax.enable_x64(True):
-        start, parts = {"x": jnp.asarray(X_T)}, ({"x": solver}, {"x": WORLD.schedule})
-        x = sample(WORLD.eps, start, *parts, grid, no_noise())["x"]
+        sampler = Sampler({"x": solver}, {"x": WORLD.schedule}, path)
+        x = sampler.run(WORLD.eps, x_T={"x": X_T}, noise=no_noise())["x"]
     assert x.dtype == np.float64
     return np.abs(np.asarray(x) - WORLD.flow(X_T, stop=stop)).max()
 
@@ -90,14 +90,14 @@ def test_the_official_third_order_multistep_is_of_second_order(monkeypatch):
 
 def test_the_first_order_noise_step_is_ddim_and_not_the_official_audio_formula():
     """On equal inputs official video is right and official audio uses the data formula."""
-    grid = np.array([599, 300])
-    row = {k: v[0] for k, v in DPMSolver(prediction="eps", order=1).tables(linear(), grid).items()}
-    ddim = {k: v[0] for k, v in DDIM().tables(linear(), grid).items()}
+    path = Levels(times=np.array([599, 300]))
+    row = {k: v[0] for k, v in DPMSolver(prediction="eps", order=1).tables(linear(), path).items()}
+    ddim = {k: v[0] for k, v in DDIM().tables(linear(), path).items()}
     x, eps = 1.3, -0.7
     got = row["from_start"] * x + row["now"] * eps
     want = ddim["alpha_next"] * (x - ddim["sigma"] * eps) / ddim["alpha"] + ddim["direction"] * eps
     assert got == pytest.approx(want, rel=1e-12)
-    abar = linear().abar[grid]
+    abar = linear().abar[path.times]
     alpha, sigma = np.sqrt(abar), np.sqrt(1 - abar)
     h = np.log(alpha[1] / sigma[1] * sigma[0] / alpha[0])
     official_audio = sigma[1] / sigma[0] * x - alpha[1] * np.expm1(h) * eps
@@ -110,12 +110,12 @@ def test_modalities_do_not_mix_and_a_batch_of_one_works(prediction, method):
     """Official code fails here: third-order multistep gives audio the rank of video, third-order
     "taylor" steps need an undefined name and video's derivatives, a batch of one has no `shape`."""
     solver = DPMSolver(order=3, prediction=prediction, variant="taylor", method=method)
-    grid = solver_grid(WORLD.schedule, 6)
+    path = solver_levels(WORLD.schedule, 6)
     both = initial(sample_keys(0, jnp.arange(3)), SHAPES)
 
     def run(x):
-        parts = ({m: solver for m in x}, {m: WORLD.schedule for m in x})
-        return sample(WORLD.eps, x, *parts, grid, no_noise())
+        sampler = Sampler({m: solver for m in x}, {m: WORLD.schedule for m in x}, path)
+        return sampler.run(WORLD.eps, x_T=x, noise=no_noise())
 
     together = run(both)
     for m, x in both.items():
@@ -126,12 +126,11 @@ def test_modalities_do_not_mix_and_a_batch_of_one_works(prediction, method):
 
 def test_a_sample_does_not_depend_on_its_batch():
     solver = DPMSolver(order=3, clip=1.0, quantile=0.9)  # thresholds are per sample
-    grid = solver_grid(SCHEDULES["audio"], 8)
+    path = solver_levels(SCHEDULES["audio"], 8)
 
     def run(indices):
-        parts = ({m: solver for m in SHAPES}, SCHEDULES)
-        x_T = initial(sample_keys(11, jnp.asarray(indices)), SHAPES)
-        return sample(network(), x_T, *parts, grid, no_noise())
+        sampler = Sampler({m: solver for m in SHAPES}, SCHEDULES, path)
+        return sampler.run(network(), SHAPES, seed=11, indices=indices, noise=no_noise())
 
     batch, alone = run(range(6)), run([4])
     for m in SHAPES:
@@ -151,10 +150,10 @@ def test_the_official_order_lists():
 
 
 def test_multistep_order_2_is_the_2m_solver():
-    grid = timesteps(linear(), 12, "logsnr")
+    path = levels(linear(), 12, "logsnr")
     x_T = {"x": jnp.asarray(X_T, jnp.float32)}
     a, b = (
-        sample(WORLD.eps, x_T, {"x": solver}, {"x": linear()}, grid, no_noise())["x"]
+        Sampler({"x": solver}, {"x": linear()}, path).run(WORLD.eps, x_T=x_T, noise=no_noise())["x"]
         for solver in (DPMSolver(order=2, method="multistep"), DPMSolverPP2M())
     )
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -172,11 +171,10 @@ def test_dynamic_thresholding_scales_each_sample_and_modality_by_itself(predicti
         for m, v in signal.items()
     }
     solver = DPMSolver(prediction=prediction, clip=1.0, quantile=0.8)
-    parts = ({m: solver for m in x}, {m: linear() for m in x})
-    got = sample(
-        lambda x, t, cond: {m: jnp.ones_like(v) for m, v in x.items()},
-        x, *parts, np.array([400]), no_noise(),
-    )  # fmt: skip
+    path = Levels(times=np.array([400]))
+    sampler = Sampler({m: solver for m in x}, {m: linear() for m in x}, path)
+    ones = lambda x, t, cond: {m: jnp.ones_like(v) for m, v in x.items()}  # noqa: E731
+    got = sampler.run(ones, x_T=x, noise=no_noise())
     for m, v in signal.items():
         for i in range(3):
             scale = max(np.quantile(np.abs(v[i]), 0.8), 1.0)
@@ -202,6 +200,5 @@ def test_impossible_options_are_refused(options, message):
 
 
 def test_a_row_of_several_is_not_repeated():
-    x_T, parts = {"x": jnp.zeros((1, 1))}, ({"x": DPMSolver()}, {"x": linear()})
     with pytest.raises(ValueError, match=r"num_substeps is 2, but DPMSolver.* in several rows"):
-        sample(WORLD.eps, x_T, *parts, timesteps(linear(), 4), no_noise(), num_substeps=2)
+        Sampler({"x": DPMSolver()}, {"x": linear()}, levels(linear(), 4), num_substeps=2)

@@ -37,7 +37,8 @@ def main() -> int:
     worst = max(float(np.abs(np.asarray(one[m]) - np.asarray(many[m])).max()) for m in SHAPES)
     spread = all(len(many[m].sharding.device_set) == jax.device_count() for m in SHAPES)
     print(
-        f"{jax.device_count()} devices, largest difference {worst:.2e}, spread {spread}, as compiled ahead {same}"
+        f"{jax.device_count()} devices, largest difference {worst:.2e}, spread {spread}"
+        f", as compiled ahead {same}"
     )
     return int(not (worst < 5e-6 and spread and same))
 

@@ -9,39 +9,34 @@ import numpy as np
 import pytest
 
 from mmdisco_jax.guidance.joint import joint
-from mmdisco_jax.samplers.conditional import Conditional
 from mmdisco_jax.samplers.ddpm import DDPM
 from mmdisco_jax.samplers.dpm_solver import DPMSolver
-from mmdisco_jax.samplers.grids import timesteps
-from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
+from mmdisco_jax.samplers.levels import levels
+from mmdisco_jax.samplers.sampler import Sampler
 from tests.support.gaussian_pair import JointGaussian
 
 WORLD = JointGaussian(0.8, (0.5, -1.0), (1.0, 0.4))
 SCHEDULES = WORLD.by_modality
 JOINT = joint(WORLD.marginals, WORLD.log_ratio, SCHEDULES, {m: 1.0 for m in SCHEDULES})
-GRID = timesteps(SCHEDULES["audio"], 100)
+PATH = levels(SCHEDULES, 100)
+SHAPES = {m: (1,) for m in SCHEDULES}
 
 
-def _run(given, keys, weight=0.0, stepper=None, **options):
+def _run(given, seed, indices, weight=0.0, stepper=None, **options):
     """Samples of both modalities, each scalars [b 1]; the given one's noise is its x_T."""
-    x_T = initial(keys, {m: (1,) for m in SCHEDULES})
-    steppers = {m: stepper or DDPM() for m in SCHEDULES}
-    held = {m: x_T[m] for m in given}
-    run = Conditional(
-        JOINT, steppers, SCHEDULES, GRID, keyed(keys),
-        given=given, fixed=held, weight=weight, **options,
-    )  # fmt: skip
-    return run.proceed(run.begin(x_T), 0, len(GRID))[0]
+    sampler = Sampler({m: stepper or DDPM() for m in SCHEDULES}, SCHEDULES, PATH)
+    return sampler.run(
+        JOINT, SHAPES, seed=seed, indices=indices, given=given, given_weight=weight, **options
+    )
 
 
 def _response(name, weight=0.0):
     """Slope of the other modality on the given one, in units of the exact conditional mean's."""
     other = next(m for m in SCHEDULES if m != name)
     index = list(SCHEDULES).index(name)
-    keys = sample_keys(3, jnp.arange(4000))
     deviation = jax.random.normal(jax.random.key(9), (4000, 1))
     given = {name: WORLD.means[index] + WORLD.stds[index] * deviation}
-    out = np.asarray(jax.jit(lambda g: _run(g, keys, weight)[other])(given))
+    out = np.asarray(_run(given, 3, range(4000), weight)[other])
     slope = np.polyfit(np.asarray(deviation).ravel(), out.ravel(), 1)[0]
     return slope / (0.8 * WORLD.stds[1 - index])
 
@@ -62,7 +57,7 @@ def test_a_sample_depends_on_its_own_condition_alone_and_keeps_it():
     def run(indices, **strength):
         indices = jnp.asarray(indices)
         given = {"video": 0.1 * indices[:, None].astype(jnp.float32)}
-        return _run(given, sample_keys(4, indices), **strength)
+        return _run(given, 4, indices, **strength)
 
     batch = run([0, 1, 2], weight=3.0)
     alone = run([2], weight=3.0 / 2**20, loss_scale=2.0**20)
@@ -73,12 +68,12 @@ def test_a_sample_depends_on_its_own_condition_alone_and_keeps_it():
 
 
 def test_replacement_works_with_a_single_step_solver_and_the_gradient_says_why_not():
-    keys, given = sample_keys(4, jnp.arange(8)), {"audio": jnp.full((8, 1), 3.0)}
-    high = _run(given, keys, stepper=DPMSolver())["video"]
-    low = _run({"audio": -given["audio"]}, keys, stepper=DPMSolver())["video"]
+    numbers, given = range(8), {"audio": jnp.full((8, 1), 3.0)}
+    high = _run(given, 4, numbers, stepper=DPMSolver())["video"]
+    low = _run({"audio": -given["audio"]}, 4, numbers, stepper=DPMSolver())["video"]
     assert (high > low + 0.3).all()
     with pytest.raises(ValueError, match="take a step in several rows"):
-        _run(given, keys, weight=1.0, stepper=DPMSolver())
+        _run(given, 4, numbers, weight=1.0, stepper=DPMSolver())
 
 
 _ONE = np.zeros((2, 1), np.float32)
@@ -90,15 +85,18 @@ _ONE = np.zeros((2, 1), np.float32)
         ({}, {}, "give at least one of .* but not all"),
         ({m: _ONE for m in SCHEDULES}, {}, "but not all"),
         ({"text": _ONE}, {}, r"given are \['text'\]"),
-        ({"audio": np.zeros((2, 3))}, {}, r"must have shape \(2, 3\), got \(2, 1\)"),
-        ({"audio": _ONE}, {"weight": -1.0}, "weight must be 0"),
+        (
+            {"audio": np.zeros((2, 3))},
+            {},
+            r"audio has shape \(2, 3\), but .* \(2, 1\)",
+        ),
+        ({"audio": _ONE}, {"given_weight": -1.0}, "weight must be 0"),
         ({"audio": _ONE}, {"num_substeps": 2}, "not repeated, got 2"),
     ],
 )
 def test_impossible_conditions_are_refused(given, options, message):
-    keys, steppers = sample_keys(0, jnp.arange(2)), {m: DDPM() for m in SCHEDULES}
-    held = {m: jnp.asarray(_ONE) for m in given}
+    options = dict(options)
+    substeps = options.pop("num_substeps", 1)
+    sampler = Sampler({m: DDPM() for m in SCHEDULES}, SCHEDULES, PATH, substeps)
     with pytest.raises(ValueError, match=message):
-        Conditional(
-            JOINT, steppers, SCHEDULES, GRID, keyed(keys), given=given, fixed=held, **options
-        )
+        sampler.run(JOINT, SHAPES, indices=range(2), given=given, **options)
