@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from mmdisco_jax import cli
-from mmdisco_jax.registry import Registry
-from mmdisco_jax.resources import config_names
 from tests.support import training_processes as processes
 
 ROOT = Path(__file__).resolve().parents[1]
