@@ -96,15 +96,15 @@ def discriminator_loss(system: System) -> TrainingLoss:
         )
         model = system.log_ratio_of(params, frozen["bases"]).model
         x0 = {m: encode[m](batch[m]) for m in encode}
-        made, told = frozen["fakes"], None
+        made, all_texts = frozen["fakes"], None
         if texts:
-            told = Texts(
+            all_texts = Texts(
                 real={m: batch[TEXT + m] for m in x0},
                 generated={m: made[TEXT + m] for m in x0} if made else None,
                 none=frozen["no_text"],
             )
             made = {m: made[m] for m in x0} if made else None
-        loss, metrics = objective(model, x0, made, key, step, problem, spec, told)
+        loss, metrics = objective(model, x0, made, key, step, problem, spec, all_texts)
         return loss, metrics, history
 
     return TrainingLoss(loss_fn, init, frozen)

@@ -272,7 +272,7 @@ class System:
             if not data.dir:
                 raise
             return find_prepared(data.name, data_dir=data.folder)
-        folder = data.folder / data.name / name / str(builder.VERSION)
+        folder = data.folder / builder.name / name / str(builder.VERSION)
         if not folder.is_dir():
             if not getattr(builder, "SIMULATED", False) or jax.process_count() > 1:
                 raise FileNotFoundError(

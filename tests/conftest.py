@@ -39,8 +39,8 @@ def compiled_once(tmp_path_factory):
 
 # Many small programs, each run once or twice: compiling them well costs more than it saves.
 _COMPILED_FAST = (
-    *("base_models", "codecs", "commands", "contracts", "discriminator", "e2e", "guidance", "nn"),
-    *("process", "samplers", "tests", "text", "training", "worlds"),
+    *("base_models", "codecs", "contracts", "discriminator", "e2e", "guidance", "nn"),
+    *("process", "samplers", "tasks", "tests", "text", "training", "worlds"),
 )
 
 

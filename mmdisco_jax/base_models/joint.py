@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base class of joint diffusion models: several modalities denoised by one network."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -66,9 +67,10 @@ class JointBase(TrainedBase):
         """True if the output has twice the channels, the second half for a learned variance."""
         return False
 
+    @abc.abstractmethod
     def run(self, network: Any, x: AV, t: Array, cond: Cond, key: Array, *, training: bool) -> AV:
         """Output of the network; `key` is for randomness of the call, such as dropout."""
-        raise NotImplementedError
+        ...
 
     def denoise(self, network: Any, x: AV, t: Array, cond: Cond) -> AV:
         return self._eps(self._sampled(network, x, t, cond), x, t)

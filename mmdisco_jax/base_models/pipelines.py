@@ -6,6 +6,7 @@ id. Architectures are read from each component's config.json; the recipe of a re
 (`audioldm.py`, `animatediff.py`) states the rest.
 """
 
+import abc
 import dataclasses
 import functools
 import hashlib
@@ -121,17 +122,20 @@ class PipelineBase(Base):
     text_length: int = 0
 
     # A recipe of a released model gives these.
+    @abc.abstractmethod
     def preset(self) -> Network:
         """The released architecture, for estimates without files."""
-        raise NotImplementedError
+        ...
 
+    @abc.abstractmethod
     def preset_format(self) -> LatentFormat:
         """The released latent format, for estimates without files."""
-        raise NotImplementedError
+        ...
 
+    @abc.abstractmethod
     def codec_network(self) -> Any:
         """The codec without its weights: encode(params, x), decode(params, x), abstract."""
-        raise NotImplementedError
+        ...
 
     @property
     def schedules(self) -> dict[str, Schedule]:

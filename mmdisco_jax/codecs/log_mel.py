@@ -10,6 +10,7 @@ the sound around j * hop_length / sample_rate_hz seconds.
 
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 import jax
@@ -141,9 +142,15 @@ class LogMel:
             n_fft=self.n_fft,
             length=self.num_samples,
             pad_mode="constant",
-            random_state=0,
+            **_initial_phases(),
         )
         return np.clip(wave, -1, 1).astype(np.float32)
+
+
+def _initial_phases() -> dict[str, Any]:
+    """Argument of Griffin-Lim that fixes its phases, equal in librosa 0.11 and 1.0 (renamed)."""
+    known = inspect.signature(librosa.griffinlim).parameters
+    return {"rng" if "rng" in known else "random_state": np.random.RandomState(0)}
 
 
 def _fitting_hop(clip: ClipFormat) -> int:

@@ -50,7 +50,7 @@ class Waveform:
         if x.shape[-1] % self.fold:
             raise ValueError(
                 f"{x.shape[-1]} samples cannot be folded by {self.fold}: the fold must divide "
-                "their number; change config.bases.audio.codec.fold or the length of the clips."
+                "their number; change the codec's fold in config.bases, or config.clip.seconds."
             )
         return x.reshape(*x.shape[:-1], -1, self.fold)
 

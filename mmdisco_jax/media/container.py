@@ -5,6 +5,7 @@ Opening reads nothing but the file itself and refuses pictures of absurd size.
 """
 
 import os
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -24,6 +25,10 @@ _OPTIONS = {
     "max_pixels": str(LARGEST_PIXELS),
     "protocol_whitelist": "file",
 }
+# Titles and comments are often not UTF-8, which is no error; from version 19 on, PyAV sees to it.
+_ANY_TEXT: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 
 
 def open_media(path: str | os.PathLike[str]) -> InputContainer:
@@ -34,8 +39,7 @@ def open_media(path: str | os.PathLike[str]) -> InputContainer:
         file's suffix says otherwise.
       FFmpegError, OSError: PyAV cannot open it.
     """
-    # Titles and comments are often not UTF-8, so undecodable bytes in them are replaced.
-    container = av.open(os.fspath(path), options=dict(_OPTIONS), metadata_errors="replace")
+    container = av.open(os.fspath(path), options=dict(_OPTIONS), **_ANY_TEXT)
     names = set(container.format.name.split(","))
     suffix = os.path.splitext(os.fspath(path))[1][1:].lower()
     if _PLAYLISTS & names:

@@ -79,7 +79,7 @@ ARCHITECTURES = {
 
 
 def run(system: System, workdir: Path) -> None:
-    """Writes the target file; which way is told by the suffixes. Prints what was written.
+    """Writes the target file, in the direction that the suffixes name, and prints its size.
 
     Relative targets lie in `workdir`. Ours to PyTorch to ours, and PyTorch to ours to PyTorch,
     give back every bit.

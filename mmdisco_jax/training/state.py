@@ -85,7 +85,7 @@ def make_step(
         count = state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
         ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.ema, params)
-        norms = {"grad_norm": optax.global_norm(grads), "update_norm": optax.global_norm(updates)}
+        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
         metrics = {"loss": loss, **norms, **metrics}
         return TrainState(state.step + 1, params, ema, opt_state, history), metrics
 

@@ -82,7 +82,9 @@ def test_mp4_sound_is_close_to_the_waveform(tmp_path):
 def test_mp4_sound_may_be_shorter_or_longer_than_the_pictures(tmp_path, num_samples):
     media.write_mp4(tmp_path / "a.mp4", picture(), clicks(num_samples), fps=8, sample_rate_hz=16000)
     times, _, sound, duration = decode(tmp_path / "a.mp4")
-    assert duration == 16 * math.ceil(num_samples / 16)  # what remains: steps of 16 samples
+    # PyAV 18 writes the length in steps of 16 samples, 19 exactly.
+    step = 16 if int(av.__version__.split(".")[0]) < 19 else 1
+    assert duration == step * math.ceil(num_samples / step)
     assert len(sound) >= num_samples and len(times) == 16
 
 

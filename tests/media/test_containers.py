@@ -6,9 +6,11 @@ import os
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
+from mmdisco_jax.media.container import open_media
 from mmdisco_jax.media.cutting import ClipSpec, Part, Window, iter_windows
 from tests.support.transcode import LAYOUTS, first_picture_seconds, write_media
 
@@ -108,6 +110,21 @@ def test_every_container_gives_the_same_clips(tmp_path, name):
         truth = tones(np.arange(SPEC.num_samples) / SPEC.sample_rate_hz + k)
         assert lag(window.audio / 32768, truth) == 0
         assert clearness_db(window.audio / 32768, truth) > decibels
+
+
+def test_a_title_that_is_not_utf8_is_no_error(tmp_path):
+    path = tmp_path / "titled.mp4"
+    with av.open(path, "w") as container:
+        container.metadata["title"] = "TITLE!"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        for picture in scene(np.arange(4) / 25):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    assert path.read_bytes().count(b"TITLE!") == 1
+    path.write_bytes(path.read_bytes().replace(b"TITLE!", b"T\xe9\xff\xfeE!"))
+    with open_media(path) as container:
+        assert container.metadata["title"].startswith("T")
 
 
 def excerpt(path: Path, sample_rate_hz: int) -> Window:

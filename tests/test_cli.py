@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mmdisco_jax.commands import cli
+from mmdisco_jax import cli
 from tests.support import training_processes as processes
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "--config=configs/bounce.py"
 TEXT = "--config=configs/vggsound_audioldm_animatediff.py"
 FOUND = "--config.weights.discriminator=README.md"  # a file; it is not read in vain
@@ -41,9 +41,34 @@ def _main(arguments: list[str], stderr: str) -> None:
         ((CONFIG, "--workdir={}"), "expected one MODE, got []"),
         (("train", "--workdir={}"), "--config is missing"),
         (("train", CONFIG), "--workdir is missing"),
-        (("train", CONFIG, "--workdir={}", "--config.train.steps=3"), "unknown config key 'steps'"),
+        (
+            ("train", CONFIG, "--workdir={}", "--config.train.steps=3"),
+            "unknown config key 'train.steps'",
+        ),
+        (
+            ("train", CONFIG, "--workdir={}", "--config.train.num_step=3"),
+            "unknown config key 'train.num_step' (did you mean 'train.num_steps'?)",
+        ),
+        (
+            ("sample", CONFIG, "--workdir={}", "--config.sampel.num_steps=3"),
+            "unknown config key 'sampel.num_steps' (did you mean 'sample.num_steps'?)",
+        ),
         (("train", CONFIG, "--workdir={}", "--config.train.num_steps=many"), "many"),
         (("train", "--config=configs/none.py", "--workdir={}"), "configs/none.py"),
+        (("train", "--config=bounse", "--workdir={}"), "there is no config 'bounse'"),
+        (("train", "--config", "--workdir={}"), "there is no config '--workdir="),
+        (
+            ("train", "--config=folder:path=/a, b,second=2", "--workdir={}", "--dry_run"),
+            "there is no folder",
+        ),
+        (
+            ("train", "--config=folder:sise=2", "--workdir={}", "--dry_run"),
+            "unknown argument 'sise' of the config: choose from path, train, seconds",
+        ),
+        (
+            ("train", "--config=folder:seconds=two", "--workdir={}", "--dry_run"),
+            "argument seconds='two' of the config must be of type float",
+        ),
         (("train", CONFIG + ":smell", "--workdir={}"), "unknown target 'smell': choose one of"),
         (
             ("sample", CONFIG, "--workdir={}", "--config.weights.video=no.safetensors"),
