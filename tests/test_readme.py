@@ -101,9 +101,14 @@ def test_links_of_a_page_resolve(page):
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=_id)
 def test_files_named_on_a_page_exist(page):
     """Code spans such as `samplers/ddim.py`, from the root, the page's folder or the package."""
-    names = re.findall(r"`([\w.]+/[\w./]+\.(?:py|md|json|npz))`", page.read_text())
+    spans = re.findall(
+        r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    )
+    names = [
+        n for s in spans for n in re.findall(r"(?<![\w./-])\w[\w.]*/[\w./]+\.(?:py|md|json)\b", s)
+    ]
     roots = (ROOT, page.parent, ROOT / "mmdisco_jax")
-    made = ("runs/",)  # by a command on the page
+    made = ("runs/", "venv/")  # by a command on the page
     missing = [
         n for n in names if not n.startswith(made) and not any((r / n).exists() for r in roots)
     ]
