@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: programs that are compiled once a session."""
+"""Fixtures of all tests: programs are compiled once a session."""
 
 import gc
 import os

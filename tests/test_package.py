@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an installation needs: all imports are in the lists of requirements, nothing else is."""
+"""Requirements: all imports are in the lists, and nothing else is."""
 
 import ast
 import re

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,9 +101,14 @@ def test_links_of_a_page_resolve(page):
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=_id)
 def test_files_named_on_a_page_exist(page):
     """Code spans such as `samplers/ddim.py`, from the root, the page's folder or the package."""
-    names = re.findall(r"`([\w.]+/[\w./]+\.(?:py|md|json|npz))`", page.read_text())
+    spans = re.findall(
+        r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    )
+    names = [
+        n for s in spans for n in re.findall(r"(?<![\w./-])\w[\w.]*/[\w./]+\.(?:py|md|json)\b", s)
+    ]
     roots = (ROOT, page.parent, ROOT / "mmdisco_jax")
-    made = ("runs/",)  # by a command on the page
+    made = ("runs/", "venv/")  # by a command on the page
     missing = [
         n for n in names if not n.startswith(made) and not any((r / n).exists() for r in roots)
     ]
@@ -128,20 +134,17 @@ def _check(words: list[str]) -> None:
     """The mode, the config with its arguments, and every flag exist."""
     mode, *rest = words
     assert mode in TASKS.names() or ":" in mode, mode
-    flags = dict(w.removeprefix("--").partition("=")[::2] for w in rest if w.startswith("--"))
-    text = flags.pop("config")
+    flags = [w.removeprefix("--").partition("=") for w in rest if w.startswith("--")]
+    (text,) = (value for name, _, value in flags if name == "config")
+    names = [name for name, _, _ in flags if name != "config"]
+    assert {name for name in names if not name.startswith("config.")} <= _FLAGS
     if "$" in text:  # an argument that a loop of the shell fills in
         find_config(text)
-        config = None
-    else:
-        config = load_config(text).to_dict()
-    for name in flags:
-        section, *keys = name.split(".")
-        if section != "config":
-            assert name in _FLAGS, f"--{name}"
-            continue
-        here = config
-        for key in keys if config is not None else ():
+        return
+    config = load_config(text).to_dict()
+    for name in names:
+        here: Any = config
+        for key in name.split(".")[1:]:
             assert key in here, f"--{name} with {text}"
             here = here[key]
 

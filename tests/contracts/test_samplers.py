@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every registered sampler promises, whatever its rule."""
+"""Contract of every registered sampler."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every registered metric promises, and one that is named by its place."""
+"""Contract of every registered metric, and of one that is named by its place."""
 
 import dataclasses
 import json
