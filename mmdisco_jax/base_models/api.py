@@ -199,8 +199,14 @@ def as_codec(value: Any, clip: ClipFormat) -> Any:
         return value
     fields = dict(value)
     name = fields.pop("name", None)
+    kind = CODECS.get(name)
+    if not hasattr(kind, "for_clip"):
+        raise ValueError(
+            f"codec {name!r} is a network, whose weights come with a released base model: choose "
+            "a codec without weights, or a base model that brings its own."
+        )
     try:
-        return CODECS.get(name).for_clip(clip, **fields)
+        return kind.for_clip(clip, **fields)
     except TypeError as error:
         raise ValueError(f"config of codec {name!r}: {error}.") from error
 

@@ -239,7 +239,7 @@ class PipelineBase(Base):
         return sha.hexdigest()
 
     def digest(self) -> str | None:
-        return self._digest
+        return self._digest if self.weights else None
 
     def denoise(self, network: Any, x: AV, t: Array, cond: Cond) -> AV:
         m = self.name

@@ -8,6 +8,7 @@ dataset by "package.module:attribute", and a mode is called by such a name on th
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def sampled(trained) -> Path:
 
 def test_the_defaults_of_outside_components_can_be_overridden(folder):
     keys = {"bases.video.width": 16, "sample.samplers.audio.scale": 0.5}
-    config = load_config(folder / "mine.py", keys)
+    config: Any = load_config(folder / "mine.py", keys)
     assert config.bases.video.width == 16 and config.bases.audio.width == 8
     assert config.sample.samplers.audio.scale == 0.5
 

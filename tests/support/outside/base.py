@@ -67,7 +67,7 @@ class PointwiseBase(TrainedBase):
         hidden = network.hidden(x, t)
         return hidden.mean(tuple(range(2, hidden.ndim - 1)))
 
-    def loss(self, network, x0, key, levels, history, *, max_weight):
+    def loss(self, network, x0, key, levels: Any, history, *, max_weight):
         x = x0[self.name]
         loss, metrics = noise_prediction(
             network, x, key, self.schedule, levels, max_weight=max_weight

@@ -49,7 +49,7 @@ class RisingClips(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        options = self.builder_config.options
+        options: Any = getattr(self.builder_config, "options", Options())
         return {"train": _clips(options.num_train, 0), "test": _clips(options.num_test, 1)}
 
     def _generate_examples(self, *arguments: Any):

@@ -30,10 +30,13 @@ class Warmth:
 
     def compute(self, state: api.State) -> tuple[api.Result, ...]:
         column = api.canonical_rows(state["rows"], self.protocol)[:, 0]
-        settings = {"replicates": self.context.replicates, "seed": self.context.seed}
-        value, low, high = bootstrap.ratio(column, **settings)
-        numbers = {"value": value, "low": low, "high": high, "n": len(column)}
-        return (api.Result(name=NAME, protocol=self.protocol, better="neither", **numbers),)
+        value, low, high = bootstrap.ratio(
+            column, replicates=self.context.replicates, seed=self.context.seed
+        )
+        result = api.Result(
+            name=NAME, protocol=self.protocol, value=value, low=low, high=high, n=len(column)
+        )
+        return (result,)
 
 
 def make(context: api.Context) -> Warmth:
