@@ -7,6 +7,7 @@ change any of them and the resolved config shows all.
 """
 
 import dataclasses
+import difflib
 import functools
 import importlib.util
 import json
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.api import Base, made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
+from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.resources import find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.sections import (
@@ -93,7 +95,7 @@ class Experiment:
         }
         sample = plain.pop("sample")
         changes = sample.pop("variants")
-        weights = {name: find_weights(path) for name, path in plain.pop("weights").items()}
+        weights = _weights(plain.pop("weights"), plain["bases"])
         small, toy, head = (plain.pop(n) for n in ("super_resolution", "toy", "discriminator"))
         return cls(
             seed=plain.pop("seed"),
@@ -176,7 +178,10 @@ def load_config(
             if not isinstance(here, Mapping) or name not in here:
                 raise ValueError(f"unknown config key {key!r}: {path} has none of that name.")
             here = here[name]
-        config.update_from_flattened_dict({key: value})
+        try:
+            config.update_from_flattened_dict({key: value})
+        except TypeError as error:
+            raise ValueError(f"config.{key} cannot be {value!r}: {error}.") from error
     return config
 
 
@@ -259,6 +264,18 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     return out
 
 
+def _weights(section: Mapping[str, str], bases: Mapping[str, Any]) -> dict[str, str]:
+    known = ["discriminator", "fakes", *bases]
+    for base in bases.values():
+        known += getattr(BASE_MODELS.get(base["name"]), "SOURCES", ())
+    for name in section:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
+            raise ValueError(f"unknown setting config.weights.{name}: {hint}")
+    return {name: find_weights(path) for name, path in section.items()}
+
+
 def _bases(
     sections: Mapping[str, Any], clip: ClipFormat, weights: Mapping[str, str]
 ) -> dict[str, Base]:
@@ -289,11 +306,16 @@ def _discriminator(section: Mapping[str, Any]) -> Discriminator | None:
     if not section:
         return None
     options = dict(section)
+    if "name" not in options:
+        known = ", ".join(DISCRIMINATORS.names())
+        raise ValueError(f"config.discriminator has no name: set one of {known}.")
     return Discriminator(name=options.pop("name"), options=options)
 
 
 def _super_resolution(section: Mapping[str, Any]) -> SuperResolutionBase | None:
-    return SuperResolutionBase(**section) if section else None
+    if not section:
+        return None
+    return read_settings(SuperResolutionBase, section, "config.super_resolution")
 
 
 def _sampling(section: Mapping[str, Any], where: str) -> Sampling:

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from mmdisco_jax import cli
+from mmdisco_jax.registry import Registry
+from mmdisco_jax.resources import config_names
+from mmdisco_jax.system import System
 from tests.support import training_processes as processes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,11 +59,8 @@ def _main(arguments: list[str], stderr: str) -> None:
         (("train", CONFIG, "--workdir={}", "--config.train.num_steps=many"), "many"),
         (("train", "--config=configs/none.py", "--workdir={}"), "configs/none.py"),
         (("train", "--config=bounse", "--workdir={}"), "there is no config 'bounse'"),
-        (("train", "--config", "--workdir={}"), "there is no config '--workdir="),
-        (
-            ("train", "--config=folder:path=/a, b,second=2", "--workdir={}", "--dry_run"),
-            "there is no folder",
-        ),
+        (("train", "--config"), "--config is missing"),
+        (("train", CONFIG, "--wordkir={}"), "Unknown command line flag 'wordkir'"),
         (
             ("train", "--config=folder:sise=2", "--workdir={}", "--dry_run"),
             "unknown argument 'sise' of the config: choose from path, train, seconds",
@@ -101,6 +101,78 @@ def test_a_wrong_call_is_one_clear_error(tmp_path, arguments, said):
     assert said in stderr
     assert "Traceback" not in stderr
     assert not any(p.is_file() for p in workdir.rglob("*"))
+
+
+def test_help_tells_modes_flags_and_examples_and_does_nothing(capsys):
+    for flag in ("--help", "-h"):
+        assert cli.main(["launch.py", flag]) is None  # no exit status but 0
+        told = capsys.readouterr()
+        assert not told.err
+        for mode in cli.TASKS.names():
+            assert f"\n  {mode} " in told.out
+        for name in ("config", "workdir", "prompts", "negative_prompt", "dry_run", "traceback"):
+            assert f"--{name}" in told.out
+        examples = told.out.split("examples:")[1].split("shipped configs:")[0]
+        assert examples.count("  mmdisco ") == 3
+        assert all(name in told.out for name in config_names())
+
+
+def resolved(capsys: pytest.CaptureFixture, *arguments: str) -> dict:
+    """What --dry_run prints of `sample` with these arguments."""
+    cli.main(["launch.py", "sample", *arguments, "--workdir=nowhere", "--dry_run"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_shipped_config_is_known_by_its_name_in_any_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = resolved(capsys, "--config=bounce")
+    assert first["data"]["name"] == "bounce" and first["train"]["target"] == "discriminator"
+    assert resolved(capsys, "--config", "configs/bounce.py") == first
+    assert resolved(capsys, "--config=bounce:video")["train"]["target"] == "video"
+    assert not list(tmp_path.iterdir())
+
+
+def test_named_arguments_keep_odd_paths_and_types(capsys):
+    config = resolved(capsys, "--config=folder:path=/a, b=c:d,seconds=2,train=video,size=32")
+    options = config["data"]["options"]
+    assert options["folder"] == "/a, b=c:d"
+    assert options["clip_seconds"] == config["clip"]["seconds"] == 2.0
+    assert config["clip"]["height"] == config["clip"]["width"] == options["height"] == 32
+    assert config["train"]["target"] == "video"
+    first = resolved(capsys, "--config=folder:/media/my, videos,fps=8")
+    assert first["data"]["options"]["folder"] == "/media/my, videos"
+    assert first["clip"]["fps"] == 8
+
+
+def test_prompts_become_part_of_the_config(capsys, tmp_path):
+    (tmp_path / "more.txt").write_text("a cat\na bell\n")
+    prompts = ("--prompts=a dog", f"--prompts={tmp_path / 'more.txt'}", "--negative_prompt=noise")
+    sampling = resolved(capsys, TEXT, *prompts)["sample"]
+    assert sampling["prompts"] == ["a dog", "a cat", "a bell"]
+    assert sampling["negative_prompt"] == "noise"
+
+
+def test_the_traceback_of_an_error_is_shown_on_request():
+    with pytest.raises(ValueError, match="unknown mode 'paint'"):
+        cli.main(["launch.py", "paint", CONFIG, "--workdir=nowhere", "--traceback"])
+
+
+def interrupted(system: System, workdir: Path) -> None:
+    """A mode during which the user presses Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _main_of_interrupted(arguments: list[str], stderr: str) -> None:
+    cli.TASKS = Registry("mode", {"train": "tests.test_cli:interrupted"})
+    _main(arguments, stderr)
+
+
+def test_an_interrupted_run_is_no_traceback(tmp_path):
+    arguments = ["launch.py", "train", CONFIG, f"--workdir={tmp_path / 'run'}", "--compile_cache="]
+    status = processes.call(_main_of_interrupted, arguments, str(tmp_path / "stderr"))
+    assert status == 130
+    told = (tmp_path / "stderr").read_text()
+    assert told == "interrupted; the same command resumes where it stopped.\n"
 
 
 def test_dry_run_prints_the_resolved_config_and_does_nothing(tmp_path):

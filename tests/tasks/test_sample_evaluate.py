@@ -187,8 +187,9 @@ def test_weights_of_another_schedule_are_refused_wherever_they_are_read(config, 
                 lambda system: system.loss("discriminator"),
                 lambda system: write_fakes(system, tmp_path),
             ]
+        said = r'audio: trained with .*"num_timesteps": 100[,}].* has .*"num_timesteps": 1000[,}]'
         for read in readers:
-            with pytest.raises(ValueError, match=r"audio: trained with .*: 100}.* has .*: 1000}"):
+            with pytest.raises(ValueError, match=said):
                 read(system_of(other))
         other.sample.force_schedule = True
         for read in readers[:2]:
