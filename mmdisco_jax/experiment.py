@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import importlib.util
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -169,7 +170,10 @@ def load_config(
         raise ValueError(f"{path} is no Python file: a config defines get_config() in one.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = complete(module.get_config(*([] if argument is None else [argument])))
+    given = [] if argument is None else [argument]
+    if given and not inspect.signature(module.get_config).parameters:
+        raise ValueError(f"{path} takes no arguments: leave out the colon and {argument!r}.")
+    config = complete(module.get_config(*given))
     known = config.to_dict()
     for key, value in (overrides or {}).items():
         section, *rest = key.split(".")
