@@ -75,7 +75,7 @@ def run(system: System, workdir: Path) -> None:
     text = json.dumps(experiment.resolved, indent=1, sort_keys=True)
     write_bytes(workdir / "config.json", text.encode())
     write_bytes(workdir / "timing.json", json.dumps(timing, indent=1).encode())
-    if prompts:
+    if experiment.sample.num_media:
         print(f"look and listen: open {write_page(system, workdir)} in a browser")
     print(f"samples of {', '.join(timing)} are in {workdir}")
 
