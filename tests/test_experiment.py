@@ -161,7 +161,7 @@ def test_another_sampler_does_not_inherit_the_settings_of_the_first():
             {"bases": {"video": {"name": "patch_transformer", "patch": (1, 8, 8)}}},
             r"config of base model 'patch_transformer' \(video\): .*'codec'",
         ),
-        ({"discriminator": {"width": 3}}, r"config\.discriminator has no name: set one of aligned"),
+        ({"discriminator": {"width": 3}}, r"config\.discriminator has no name: set one, such as"),
         ({"super_resolution": {"size": 3}}, r"unknown setting config\.super_resolution\.size"),
         ({"weights": {"vidoe": "w"}}, r"unknown setting config\.weights\.vidoe: did you mean 'vi"),
         ({"toy": {"world": ()}}, r"unknown setting config\.toy\.world: did you mean 'worlds'"),
