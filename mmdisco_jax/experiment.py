@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.api import Base, made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
-from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.resources import find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.sections import (
@@ -311,8 +310,7 @@ def _discriminator(section: Mapping[str, Any]) -> Discriminator | None:
         return None
     options = dict(section)
     if "name" not in options:
-        known = ", ".join(DISCRIMINATORS.names())
-        raise ValueError(f"config.discriminator has no name: set one of {known}.")
+        raise ValueError("config.discriminator has no name: set one, such as 'official'.")
     return Discriminator(name=options.pop("name"), options=options)
 
 

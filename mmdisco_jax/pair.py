@@ -32,8 +32,10 @@ class BaseDenoiser:
     def __call__(self, x: AV, t: Array, cond: Cond = None) -> AV:
         out: AV = {}
         for base, graphdef in self.models:
-            network = nnx.merge(graphdef, self.params[base.name])
             some = {m: x[m] for m in base.modalities if m in x}
+            if not some:
+                continue  # a part of the modalities was asked for
+            network = nnx.merge(graphdef, self.params[base.name])
             if not self.variance_of:
                 out |= base.denoise(network, some, t, cond)
                 continue

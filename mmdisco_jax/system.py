@@ -182,7 +182,8 @@ class System:
     @functools.cached_property
     def log_ratio(self) -> DiscriminatorLogRatio:
         """Log-ratio of the discriminator of weights.discriminator, a LogRatioFn."""
-        return self.log_ratio_of(self.discriminator_params())
+        force = self.experiment.sample.force_schedule
+        return self.log_ratio_of(self.discriminator_params(force_schedule=force))
 
     def log_ratio_of(
         self, params: Params, base_params: dict[str, Params] | None = None

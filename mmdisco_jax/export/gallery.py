@@ -69,7 +69,7 @@ def write_gallery(
     """
     root, sets = Path(folder), {name: _checked(name, one) for name, one in clips.items()}
     count = _count(sets, prompts, stems)
-    texts = prompts or [""] * count
+    texts = prompts or [None] * count
     names = stems or [media_stem(i, text) for i, text in enumerate(texts)]
     seeds = []
     for i, (stem, text) in enumerate(zip(names, texts, strict=True)):
@@ -79,7 +79,7 @@ def write_gallery(
             if not (reuse_media and path.with_suffix(".mp4").exists()):
                 write_media(path, video[i], audio[i], fps=fps, sample_rate_hz=sample_rate_hz)
             row.append(_clip(path, video[i], audio[i], fps, sample_rate_hz, marks))
-        seeds.append(GallerySeed(seed=i, clips=tuple(row), prompt=text))
+        seeds.append(GallerySeed(seed=i, clips=tuple(row), prompt=text or ""))
     page = GalleryPage(
         title=title,
         description=description,

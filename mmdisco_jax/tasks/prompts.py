@@ -45,10 +45,10 @@ def repeated(no_text: Mapping[str, Any], size: int) -> dict[str, Any]:
     return {m: np.repeat(x, size, axis=0) for m, x in no_text.items()}
 
 
-def prompt_of(sample: Sampling, number: int) -> str:
-    """The prompt of a sample; "" for models without text."""
+def prompt_of(sample: Sampling, number: int) -> str | None:
+    """The prompt of a sample; None for models without text."""
     prompts = sample.prompts
-    return prompts[min(number // sample.samples_per_prompt, len(prompts) - 1)] if prompts else ""
+    return prompts[min(number // sample.samples_per_prompt, len(prompts) - 1)] if prompts else None
 
 
 def encode_prompts(system: System) -> Prompts | None:

@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "outside colours": {"name": f"{OUTSIDE}:FrameColour"},
     "outside volumes": {"name": f"{OUTSIDE}:Volume"},
 }
-MODALITY = dict.fromkeys(("pixels", "outside colours", "vae_frames"), "video")
+VIDEO = ("pixels", "outside colours", "vae_frames")
 NETWORKS = {
     "vae_frames": VaeFrames(
         spec=AutoencoderKLSpec(
@@ -68,7 +68,7 @@ def codec(name: str) -> Any:
 
 def clips(name: str, batch: int = 2) -> np.ndarray:
     rng = np.random.default_rng(0)
-    if MODALITY.get(name) == "video":
+    if name in VIDEO:
         shape = (batch, CLIP.num_frames, CLIP.height, CLIP.width, 3)
         return rng.integers(0, 256, shape).astype(np.uint8)
     return rng.integers(-20_000, 20_000, (batch, CLIP.num_samples)).astype(np.int16)

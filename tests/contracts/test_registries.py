@@ -2,6 +2,7 @@
 """Registries: every entry can be imported, and is found by its place as by its name."""
 
 import inspect
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ REGISTRIES = {
     "bases": (BASE_MODELS, "tests.support.outside.base:PointwiseBase"),
     "codecs": (CODECS, "tests.support.outside.codec:Volume"),
     "datasets": (DATASETS, "tests.support.outside.dataset:RisingClips"),
-    "discriminators": (DISCRIMINATORS, "tests.contracts.test_registries:halving"),
+    "discriminators": (DISCRIMINATORS, "tests.support.outside.discriminator:build"),
     "metrics": (METRICS, "tests.support.outside.metric:make"),
     "ports": (PORTS, "mmdisco_jax.text.clip:PORT"),
     "samplers": (SAMPLERS, "tests.support.outside.stepper:Euler"),
@@ -65,7 +66,7 @@ def test_a_schedule_falls_and_is_rebuilt_from_its_settings(name):
 
 @pytest.mark.parametrize("name", [*DATASETS.names(), "tests.support.outside.dataset:RisingClips"])
 def test_a_dataset_has_options_a_version_and_a_folder(name):
-    builder = DATASETS.get(name)
+    builder: Any = DATASETS.get(name)
     assert builder.name == name or ":" in name
     assert inspect.isclass(builder.OPTIONS) and builder.VERSION and callable(builder.config)
     simulated = getattr(builder, "SIMULATED", False)

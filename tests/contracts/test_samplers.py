@@ -13,7 +13,7 @@ from mmdisco_jax.samplers.sampler import Sampler
 from tests.support.gaussian_worlds import SCHEDULES, SHAPES, Gaussian, network
 
 
-@pytest.fixture(params=SAMPLERS.names())
+@pytest.fixture(params=[*SAMPLERS.names(), "tests.support.outside.stepper:Euler"])
 def stepper(request):
     return SAMPLERS.get(request.param)()
 

@@ -163,7 +163,8 @@ def config(argument: str, audio: Path | str, video: Path | str) -> Any:
     made.weights.update(audio=str(audio), video=str(video), motion="")
     made.sample.num_steps = STEPS
     for stepper in made.sample.samplers.values():
-        stepper.stride = 1000 // STEPS
+        if "stride" in stepper:
+            stepper.stride = 1000 // STEPS
     with made.unlocked():
         made.discriminator.update(
             model_channels=8, num_res_blocks=1, emb_dim=8, num_groups=4, channel_mult=(1, 2)

@@ -121,7 +121,7 @@ def test_a_learned_variance_is_sampled_with(config, tmp_path):
 
 def test_noise_levels_are_drawn_as_the_config_says_or_not_at_all(config):
     for name in ("bounce", "bounce_mm_diffusion", "folder", "landscape_mm_diffusion"):
-        given = load_config(name)
+        given: Any = load_config(name)
         assert given.train.time_sampler == "uniform"
         assert given.sample.force_schedule is False
     uniform = config.copy_and_resolve_references()

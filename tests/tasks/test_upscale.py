@@ -247,11 +247,15 @@ def test_the_loss_falls_and_batches_go_on_where_they_stopped(config, monkeypatch
     monkeypatch.setattr(SuperResolutionBase, "definition", lambda _: (graphdef, None))
     system = system_of(chosen)
     loss_fn = super_resolution_loss(system).loss_fn
-    gradient = jax.value_and_grad(lambda *args: loss_fn(*args, 0, None)[:2], has_aux=True)
+
+    def loss_and_metrics(params, batch, key):
+        return loss_fn(params, None, batch, key, jnp.asarray(0), None)[:2]
+
+    gradient = jax.value_and_grad(loss_and_metrics, has_aux=True)
 
     @jax.jit
     def step(params, batch, key):
-        (loss, _), grads = gradient(params, None, batch, key)
+        (loss, _), grads = gradient(params, batch, key)
         return jax.tree.map(lambda p, g: p - 0.3 * g, params, grads), loss
 
     batches = train.batches(system, Clips())
