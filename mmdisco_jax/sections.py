@@ -16,12 +16,13 @@ from mmdisco_jax.samplers.api import Stepper
 class Data:
     """Dataset, and how training reads it.
 
-    name: of the registry `datasets.DATASETS`. dir: folder of prepared data; "" is the user's cache
-    folder. options: of the dataset's builder. flip: clips that are mirrored, "half", "off", or
-    "official" for all. num_workers: processes that read batches ahead, 0 for threads.
-    prepare_workers: processes that cut media files. in_memory: whether training keeps all clips in
-    memory. latents: a folder into which `prepare` encodes the training clips once, and from which
-    `train` reads them; for codecs that cost more than reading, without flips.
+    name: of the registry `datasets.DATASETS`, or "package.module:attribute". dir: folder of
+    prepared data; "" is the user's cache folder. options: of the dataset's builder. flip: clips
+    that are mirrored, "half", "off", or "official" for all. num_workers: processes that read
+    batches ahead, 0 for threads. prepare_workers: processes that cut media files. in_memory:
+    whether training keeps all clips in memory. latents: a folder into which `prepare` encodes the
+    training clips once, and from which `train` reads them; for codecs that cost more than reading,
+    without flips.
     """
 
     name: str = "bounce"
