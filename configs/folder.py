@@ -1,73 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Your own videos: the bounce recipe on any folder of media with sound.
+r"""Your own videos: two small base models and a discriminator on any folder of media with sound.
 
     python launch.py prepare --config=configs/folder.py:/path/to/videos --workdir=runs/mine
-    python launch.py train   --config=configs/folder.py:/path/to/videos,video \
+    python launch.py train   --config=configs/folder.py:path=/path/to/videos,train=video \
         --workdir=runs/mine/video
+    python launch.py train   --config=configs/folder.py:path=/path/to/videos,train=audio \
+        --workdir=runs/mine/audio
+    python launch.py train   --config=configs/folder.py:path=/path/to/videos \
+        --workdir=runs/mine/discriminator
+    python launch.py sample  --config=configs/folder.py:/path/to/videos --workdir=runs/mine/samples
 
-The argument is FOLDER[,TARGET[,DATASET]], with TARGET as in configs/bounce.py and DATASET one of
-`DATASETS` (data/DATASET/README.md). Clips of 1.6 s: 16 frames of 64 x 64 at 10 fps and 16 kHz, as
-MM-Diffusion's; training draws them from the longer records that most datasets have. Small models:
-a start to grow from, no result.
+Arguments, by name: path (a first argument without a name is the path), train (video, audio or
+discriminator), seconds, size (pixels of a square frame), fps, rate (samples a second), dataset
+(folder, landscape, aist_plus_plus, long_videos or vggsound; data/DATASET/README.md). The shapes of
+the models follow from them. By default clips of 1.6 s: 16 frames of 64 x 64 at 10 fps and 16 kHz,
+as MM-Diffusion's; training draws them from the longer records that most datasets have.
+
+Hardware and time: two CPU cores for the default size, hours; a GPU for more. A start to grow from:
+no result is measured.
 """
-
-from typing import Any
 
 import ml_collections
 
-from configs import bounce
+from mmdisco_jax import recipes
 
-SIZE, FRAMES, FPS, SECONDS, RATE_HZ = 64, 16, 10, 1.6, 16_000
-MEL_FRAMES, MELS, HOP = 64, 64, 400
-# Options of each, beside those that all share.
-DATASETS = {
-    "folder": {"clip_seconds": SECONDS, "files": "", "table": "", "test_fraction": 0.1},
-    "landscape": {"clip_seconds": 10.0},
-    "aist_plus_plus": {"clip_seconds": 6.4},
-    "long_videos": {"clip_seconds": 34.0, "skip_seconds": 10.0},
-    "vggsound": {"clip_seconds": 10.0, "table": "vggsound.csv"},
-}
+TARGETS = ("video", "audio", "discriminator")
 
 
-def get_config(argument: str = ".") -> ml_collections.ConfigDict:
-    folder, target, dataset = (*argument.split(","), "", "")[:3]
-    config: Any = bounce.get_config(target or "discriminator")
-    dataset = dataset or "folder"
-    if dataset not in DATASETS:
-        raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}.")
-    with config.unlocked():
-        config.data.name = dataset
-        config.data.options = {
-            **DATASETS[dataset],
-            "folder": folder,
-            "fps": FPS,
-            "height": SIZE,
-            "width": SIZE,
-            "sample_rate_hz": RATE_HZ,
-            # What to do with a file that has a problem: "error", "skip" (it is listed in
-            # quarantine.json), or a remedy; data/folder/README.md lists them.
-            "on_missing_file": "skip",
-            "on_corrupt": "skip",
-            "on_missing_video": "skip",
-            "on_missing_audio": "skip",
-            "on_short": "skip",
-            "on_duplicate": "skip",
-            "on_silent": "keep",
-            "on_odd_rate": "keep",
-            "spatial": "centre_crop",  # or "pad" with black (as MM-Diffusion), or "resize"
-            "seed": 0,
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    given = recipes.arguments(
+        argument,
+        "path",
+        path=".",
+        train="discriminator",
+        seconds=1.6,
+        size=64,
+        fps=10,
+        rate=16_000,
+        dataset="folder",
+    )
+    recipes.choice("target", given["train"], TARGETS)
+    size, clip = given["size"], {k: given[k] for k in ("seconds", "fps", "size", "rate")}
+    return ml_collections.ConfigDict(
+        {
+            "data": recipes.media_data(
+                given["dataset"], given["path"], spatial="centre_crop", **clip
+            ),
+            "clip": recipes.clip_format(**clip),
+            "bases": recipes.patch_transformers(size=size, num_mels=64, mel_mean=-0.3),
+            "discriminator": recipes.aligned_on_bases(),
+            "weights": {m: f"runs/mine/{m}/weights.safetensors" for m in TARGETS},
+            "train": recipes.patch_training(given["train"]),
+            "sample": recipes.ddim_sampling(eta=1.0),
+            "evaluate": {
+                "metrics": ("av_align", "proxy_frechet_video", "proxy_frechet_audio"),
+                "levels": (50, 150, 250, 350, 450, 550, 650, 750),
+            },
         }
-    config.data.in_memory = False
-    config.clip = {"seconds": SECONDS, "fps": FPS, "sample_rate_hz": RATE_HZ}
-    config.codecs.audio.num_frames = MEL_FRAMES
-    config.codecs.audio.num_mels = MELS
-    config.codecs.audio.hop_length = HOP
-    config.codecs.audio.mean = -0.3
-    video, audio = (FRAMES, SIZE, SIZE, 3), (MEL_FRAMES, MELS, 1)
-    config.bases.video.sample_shape = video
-    config.bases.audio.sample_shape = audio
-    config.bases.audio.patch = (4, MELS)
-    for name in ("video", "audio", "discriminator"):
-        config.weights[name] = f"runs/mine/{name}/weights.safetensors"
-    config.evaluate.metrics = ("av_align", "proxy_frechet_video", "proxy_frechet_audio")
-    return config
+    )

@@ -8,43 +8,49 @@ r"""A small MM-Diffusion on any folder of media with sound, on pixels and wavefo
     python launch.py sample  --config=configs/folder_mm_diffusion.py:/path/to/videos \
         --workdir=runs/mine/samples
 
-The argument is FOLDER[,TARGET[,DATASET]] as in configs/landscape_mm_diffusion.py, with DATASET
-"folder" by default; the network is that of configs/bounce_mm_diffusion.py. A start to grow from, no
-result.
-"""
+Arguments, by name: path (a first argument without a name is the path), train (joint or
+discriminator), seconds, size, fps, rate and dataset as in configs/folder.py. The network is that of
+configs/bounce_mm_diffusion.py.
 
-from typing import Any
+Hardware and time: two CPU cores, hours. A start to grow from: no result is measured.
+"""
 
 import ml_collections
 
-from configs import bounce_mm_diffusion, folder, landscape_mm_diffusion
+from mmdisco_jax import recipes
+
+TARGETS = ("joint", "discriminator")
 
 
-def get_config(argument: str = ".") -> ml_collections.ConfigDict:
-    path, target, dataset = (*argument.split(","), "", "")[:3]
-    target = target or "joint"
-    config: Any = landscape_mm_diffusion.get_config(f"{path},{target},{dataset or 'folder'}")
-    patch, fold = bounce_mm_diffusion.PATCH, bounce_mm_diffusion.FOLD
-    side, samples = folder.SIZE // patch, round(folder.SECONDS * folder.RATE_HZ)
-    with config.unlocked():
-        config.codecs = {
-            "video": {"name": "pixels", "patch": patch},
-            "audio": {"name": "waveform", "scale": 0.2, "fold": fold},
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    given = recipes.arguments(
+        argument,
+        "path",
+        path=".",
+        train="joint",
+        seconds=1.6,
+        size=64,
+        fps=10,
+        rate=16_000,
+        dataset="folder",
+    )
+    recipes.choice("target", given["train"], TARGETS)
+    training = {
+        "joint": recipes.small_mm_training(),
+        "discriminator": recipes.small_mm_discriminator_training(),
+    }
+    clip = {k: given[k] for k in ("seconds", "fps", "size", "rate")}
+    return ml_collections.ConfigDict(
+        {
+            "data": recipes.media_data(given["dataset"], given["path"], spatial="pad", **clip),
+            "clip": recipes.clip_format(**clip),
+            "bases": {"joint": recipes.small_mm_diffusion(patch=4, fold=40, audio_scale=0.2)},
+            "discriminator": recipes.small_mm_discriminator(),
+            "weights": {m: f"runs/mine/{m}/weights.safetensors" for m in TARGETS},
+            "fakes": {"variant": "joint"},
+            "train": training[given["train"]],
+            "sample": recipes.small_mm_sampling() | {"variants": {"joint": {}}},
+            "evaluate": {"metrics": ("av_align", "proxy_frechet_video", "proxy_frechet_audio")},
+            "bench": {"batch_size": 8, "parts": ("training", "sampling", "estimate")},
         }
-        config.bases.joint = bounce_mm_diffusion.base() | {
-            "sample_shapes": {
-                "audio": (samples // fold, fold),
-                "video": (folder.FRAMES, side, side, 3 * patch**2),
-            }
-        }
-        config.weights.joint = "runs/mine/joint/weights.safetensors"
-        config.weights.discriminator = "runs/mine/discriminator/weights.safetensors"
-        config.discriminator = bounce_mm_diffusion.discriminator()
-        if target == "joint":
-            config.train.update(bounce_mm_diffusion.joint_training())
-        else:
-            config.train.update(bounce_mm_diffusion.discriminator_training())
-        landscape_mm_diffusion.set_sampling(config, bounce_mm_diffusion.sampling())
-        config.sample.variants = {"joint": {}}
-        config.bench.update({"batch_size": 8, "parts": ("training", "sampling", "estimate")})
-    return config
+    )

@@ -27,6 +27,7 @@ modes:
   bench      time or estimate the cost of steps
   convert    convert weights between PyTorch's files and this project's, both ways
   toy        the paper's study on two-dimensional worlds
+  package.module:function   a mode of your own, called as function(system, workdir)
 
 flags:
   --config=CONFIG        a shipped config by name, or a path; arguments follow a colon
@@ -92,14 +93,12 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, str, ConfigDict]:
         from mmdisco_jax.experiment import load_config  # slow: it imports JAX
 
         config = load_config(config_text)
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
     _define(values)
     positional = _parsed(values, rest, config)[1:]
     if len(positional) != 1:
         raise ValueError(f"expected one MODE, got {positional}.\n{_USAGE}")
     if positional[0] not in TASKS.names():
-        known = ", ".join(TASKS.names())
-        raise ValueError(f"unknown mode {positional[0]!r}: choose one of {known}.")
+        TASKS.get(positional[0])  # a "package.module:function" of one's own, or an error
     if config_text is None:
         names = ", ".join(config_names())
         raise ValueError(f"--config is missing: name a file, or one of {names}.")
@@ -135,7 +134,10 @@ def _taken(argv: list[str], name: str) -> tuple[str | None, list[str]]:
 
 
 def _parsed(values: flags.FlagValues, argv: list[str], config: ConfigDict) -> list[str]:
+    """Positional arguments; flags and overrides of the config go into `values`."""
     try:
+        # Defining the flag of a config reads the overrides' paths already.
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         return values(argv)
     except (KeyError, AttributeError) as error:  # ml_collections, of an override's path
         key = str(error).splitlines()[0].strip("\"'")

@@ -7,8 +7,10 @@ change any of them and the resolved config shows all.
 """
 
 import dataclasses
+import difflib
 import functools
 import importlib.util
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -20,257 +22,23 @@ from ml_collections import ConfigDict
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.api import Base, made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
-from mmdisco_jax.discriminator.objective import ObjectiveSpec
-from mmdisco_jax.guidance.joint import Plan
-from mmdisco_jax.resources import cache_dir, find_config, find_weights
+from mmdisco_jax.resources import find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
-from mmdisco_jax.samplers.api import Stepper
+from mmdisco_jax.sections import (
+    Bench,
+    Convert,
+    Data,
+    Discriminator,
+    Evaluation,
+    Fakes,
+    Guidance,
+    Mesh,
+    Sampling,
+    Toy,
+    Training,
+)
 from mmdisco_jax.settings import defaults_of, read_settings
 from mmdisco_jax.types import ClipFormat
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
-    """Dataset, and how training reads it.
-
-    name: of the registry `datasets.DATASETS`. dir: folder of prepared data; "" is the user's cache
-    folder. options: of the
-    dataset's builder. flip: clips that are mirrored, "half", "off", or "official" for all.
-    num_workers: processes that read batches ahead, 0 for threads. prepare_workers: processes that
-    cut media files. in_memory: whether training keeps all clips in memory. latents: a folder into
-    which `prepare` encodes the training clips once, and from which `train` reads them; for codecs
-    that cost more than reading, without flips.
-    """
-
-    name: str = "bounce"
-    dir: str = ""
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    flip: str = "half"
-    num_workers: int = 0
-    prepare_workers: int = 2
-    in_memory: bool = True
-    latents: str = ""
-
-    @property
-    def folder(self) -> Path:
-        """Folder of prepared data."""
-        return Path(self.dir) if self.dir else cache_dir() / "data"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Discriminator:
-    """Discriminator: a name of the registry `DISCRIMINATORS`, and the options of its builder."""
-
-    name: str
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Guidance:
-    """log_ratio: form of the log-ratio, "logit" or "official"; see `discriminator.log_ratio`."""
-
-    log_ratio: str = "logit"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Fakes:
-    """Samples of the base models on which a discriminator is trained; num_samples 0 for none.
-
-    first_index: of the samples, so that no fake is ever a sample that is measured. variant: of
-    `sample.variants`, unguided.
-    """
-
-    num_samples: int = 0
-    batch_size: int = 128
-    first_index: int = 1_000_000
-    variant: str = "independent"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanSettings:
-    """interval: noise levels (low, high) that are guided, () for all. every: n-th step only."""
-
-    interval: tuple[int, ...] = ()
-    every: int = 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Condition:
-    """One modality from media files; the other is sampled to it.
-
-    given: the modality, "" for none. media: a file or a folder; sample i takes the first clip of
-    file i, beginning anew after the last. weight: 0 for replacement, above for reconstruction
-    guidance. on_short: "error", "hold" the last picture, or "skip". on_odd_rate: too low a rate is
-    an "error", or "keep" (fill up), or "skip".
-    """
-
-    given: str = ""
-    media: str = ""
-    weight: float = 0.0
-    on_short: str = "error"
-    on_odd_rate: str = "error"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Sampling; each entry of `sample.variants` overrides some of it.
-
-    Attributes:
-      num_media: clips written as mp4 and wav, from the first.
-      samplers: stepper of each modality.
-      num_steps: calls of the model.
-      grid: "levels" visits whole noise levels; "solver" any levels, as the DPM-Solvers want them,
-        down to level 0, or with `to_clean` to the clean signal.
-      spacing, offset: of the levels. model_time: of the solver grid, "continuous" or "truncated".
-      num_substeps: repeats of each step.
-      scales: joint guidance of each modality; 0 leaves the base models alone.
-      prompts, negative_prompt, samples_per_prompt, text_scales: of models that read text; 1 is the
-        model with the text alone. num_samples counts where there are no prompts.
-      discriminator_weights: other than weights.discriminator.
-      force_schedule: whether weights may be used that were trained with other noise schedules.
-    """
-
-    seed: int = 0
-    num_samples: int = 8
-    batch_size: int = 8
-    num_media: int = 8
-    samplers: Mapping[str, Stepper] = dataclasses.field(default_factory=dict)
-    num_steps: int = 50
-    grid: str = "levels"
-    spacing: str = "trailing"
-    offset: int = 0
-    to_clean: bool = True
-    model_time: str = "continuous"
-    num_substeps: int = 1
-    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    prompts: tuple[str, ...] = ()
-    negative_prompt: str = ""
-    samples_per_prompt: int = 1
-    text_scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    plan: PlanSettings = PlanSettings()
-    condition: Condition = Condition()
-    discriminator_weights: str = ""
-    force_schedule: bool = False
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether the discriminator takes part."""
-        return any(self.scales.values())
-
-    @property
-    def guidance_plan(self) -> Plan:
-        return Plan(interval=self.plan.interval or None, every=self.plan.every)  # pyright: ignore
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Measures: names of the registry `METRICS`, or "package.module:attribute".
-
-    num_real: test clips, half to compare with, half to be compared. levels: noise levels at which
-    the discriminator itself is measured, on `level_pairs` held-out pairs; () for none. pool:
-    workdirs of other sampling seeds, measured together with this one. weights: files of the metrics
-    that are networks, by metric.
-    """
-
-    metrics: tuple[str, ...] = ()
-    num_real: int = 1024
-    replicates: int = 1000
-    seed: int = 0
-    levels: tuple[int, ...] = ()
-    level_pairs: int = 128
-    pool: tuple[str, ...] = ()
-    weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bench:
-    """parts: guidance, official, training, sampling (timed); estimate, text_step (compiled)."""
-
-    batch_size: int = 8
-    repeats: int = 10
-    parts: tuple[str, ...] = ("guidance", "official")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TimeFocus:
-    """A share `focus` of the noise levels is drawn from [low, high), the rest from all."""
-
-    focus: float = 0.0
-    low: int = 0
-    high: int = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-    """Training of `target`: "discriminator", "super_resolution", or a key of `bases`.
-
-    Attributes:
-      learning_rate: peak, after warmup_steps; it falls to final_fraction of that by a cosine.
-      num_microbatches: parts of a batch, one after the other; more of them take less memory.
-      max_weight: limit of a level's weight in a base model's loss, None for equal weights of eps.
-      time_sampler: "uniform", with the share `time` of its own, or "loss_second_moment" (Nichol and
-        Dhariwal 2021) for a joint base model.
-      keep: checkpoints. restore: "latest", or the number of a checkpoint's step.
-      init_from: a weights file to start from instead of random numbers.
-      weights_dtype: of weights.safetensors; checkpoints keep float32.
-    """
-
-    target: str = "discriminator"
-    batch_size: int = 64
-    num_steps: int = 1000
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    final_fraction: float = 0.02
-    b2: float = 0.99
-    clip_norm: float = 1.0
-    weight_decay: float = 0.0
-    ema_decay: float = 0.998
-    num_microbatches: int = 1
-    max_weight: float | None = 10.0
-    time_sampler: str = "uniform"
-    time: TimeFocus = TimeFocus()
-    log_every: int = 20
-    save_every: int = 250
-    keep: int = 3
-    init_from: str = ""
-    restore: str | int = "latest"
-    weights_dtype: str = "float16"
-    objective: ObjectiveSpec = dataclasses.field(default_factory=ObjectiveSpec)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Mesh:
-    """Devices: `data` parts of the batch, times `fsdp` parts of the parameters; -1 for the rest."""
-
-    data: int = -1
-    fsdp: int = 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Convert:
-    """Weight conversion: architecture, source file and target file (or folder)."""
-
-    architecture: str = ""
-    source: str = ""
-    target: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Toy:
-    """Toy study on two-dimensional worlds; see `tasks.toy`."""
-
-    worlds: tuple[str, ...] = ("ring", "moons", "checker", "pairs", "cross")
-    bases: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
-    schedule: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "linear"})
-    discriminator: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    losses: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
-    sampler: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "ddim"})
-    num_steps: int = 50
-    spacing: str = "trailing"
-    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    num_samples: int = 1000
-    num_reference: int = 2000
-    num_replicates: int = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -291,21 +59,21 @@ class Experiment:
     """
 
     seed: int = 0
-    data: Data = Data()
+    data: Data = dataclasses.field(default_factory=Data)
     clip: ClipFormat = dataclasses.field(default_factory=ClipFormat)
     bases: Mapping[str, Base] = dataclasses.field(default_factory=dict)
     discriminator: Discriminator | None = None
     super_resolution: SuperResolutionBase | None = None
-    guidance: Guidance = Guidance()
+    guidance: Guidance = dataclasses.field(default_factory=Guidance)
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    fakes: Fakes = Fakes()
-    sample: Sampling = Sampling()
+    fakes: Fakes = dataclasses.field(default_factory=Fakes)
+    sample: Sampling = dataclasses.field(default_factory=Sampling)
     variants: Mapping[str, Sampling] = dataclasses.field(default_factory=dict)
-    evaluate: Evaluation = Evaluation()
-    bench: Bench = Bench()
-    train: Training = Training()
-    mesh: Mesh = Mesh()
-    convert: Convert = Convert()
+    evaluate: Evaluation = dataclasses.field(default_factory=Evaluation)
+    bench: Bench = dataclasses.field(default_factory=Bench)
+    train: Training = dataclasses.field(default_factory=Training)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    convert: Convert = dataclasses.field(default_factory=Convert)
     toy: Toy | None = None
     resolved: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variant_records: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -327,7 +95,7 @@ class Experiment:
         }
         sample = plain.pop("sample")
         changes = sample.pop("variants")
-        weights = {name: find_weights(path) for name, path in plain.pop("weights").items()}
+        weights = _weights(plain.pop("weights"), plain["bases"])
         small, toy, head = (plain.pop(n) for n in ("super_resolution", "toy", "discriminator"))
         return cls(
             seed=plain.pop("seed"),
@@ -362,7 +130,7 @@ class Experiment:
 
     @property
     def is_joint(self) -> bool:
-        """Whether one base model makes several modalities together."""
+        """True if one base model makes several modalities together."""
         return any(len(base.modalities) > 1 for base in self.bases.values())
 
 
@@ -401,7 +169,10 @@ def load_config(
         raise ValueError(f"{path} is no Python file: a config defines get_config() in one.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = complete(module.get_config(*([] if argument is None else [argument])))
+    given = [] if argument is None else [argument]
+    if given and not inspect.signature(module.get_config).parameters:
+        raise ValueError(f"{path} takes no arguments: leave out the colon and {argument!r}.")
+    config = complete(module.get_config(*given))
     known = config.to_dict()
     for key, value in (overrides or {}).items():
         section, *rest = key.split(".")
@@ -410,7 +181,10 @@ def load_config(
             if not isinstance(here, Mapping) or name not in here:
                 raise ValueError(f"unknown config key {key!r}: {path} has none of that name.")
             here = here[name]
-        config.update_from_flattened_dict({key: value})
+        try:
+            config.update_from_flattened_dict({key: value})
+        except TypeError as error:
+            raise ValueError(f"config.{key} cannot be {value!r}: {error}.") from error
     return config
 
 
@@ -493,6 +267,18 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     return out
 
 
+def _weights(section: Mapping[str, str], bases: Mapping[str, Any]) -> dict[str, str]:
+    known = ["discriminator", "fakes", *bases]
+    for base in bases.values():
+        known += getattr(BASE_MODELS.get(base["name"]), "SOURCES", ())
+    for name in section:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
+            raise ValueError(f"unknown setting config.weights.{name}: {hint}")
+    return {name: find_weights(path) for name, path in section.items()}
+
+
 def _bases(
     sections: Mapping[str, Any], clip: ClipFormat, weights: Mapping[str, str]
 ) -> dict[str, Base]:
@@ -523,11 +309,15 @@ def _discriminator(section: Mapping[str, Any]) -> Discriminator | None:
     if not section:
         return None
     options = dict(section)
+    if "name" not in options:
+        raise ValueError("config.discriminator has no name: set one, such as 'official'.")
     return Discriminator(name=options.pop("name"), options=options)
 
 
 def _super_resolution(section: Mapping[str, Any]) -> SuperResolutionBase | None:
-    return SuperResolutionBase(**section) if section else None
+    if not section:
+        return None
+    return read_settings(SuperResolutionBase, section, "config.super_resolution")
 
 
 def _sampling(section: Mapping[str, Any], where: str) -> Sampling:

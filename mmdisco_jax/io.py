@@ -106,7 +106,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 
 def num_records(path: str | os.PathLike[str]) -> int:
-    """The number of records in the file; 0 for one that is missing, or torn by a power failure."""
+    """Number of records in an array_record file; 0 if it is missing, or torn by a power cut."""
     from array_record.python.array_record_module import ArrayRecordReader  # slow to import
 
     try:
@@ -119,7 +119,7 @@ def num_records(path: str | os.PathLike[str]) -> int:
 
 
 def rename_durably(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """A rename that is on the disk at the return, and so is all that was renamed before it."""
+    """Renames a file so that the rename and all earlier ones are on the disk at the return."""
     _sync(temporary)
     os.replace(temporary, path)
     _sync(os.path.dirname(path) or ".")
@@ -190,7 +190,7 @@ def to_int16(waveform: ArrayLike, *, check: bool = True) -> Any:
 
 
 def checked_signal(array: ArrayLike, *, name: str, ranks: dict[int, str]) -> NDArray[np.floating]:
-    """`array` on the host, once its dtype, rank and values are found to be those of a signal.
+    """Checks the dtype, rank and values of a signal and returns it as an array on the host.
 
     Args:
       array: what should be floats in [-1, 1], up to an overshoot of `MAX_OVERSHOOT`.
@@ -231,6 +231,6 @@ def _array(x: ArrayLike) -> Any:
 
 
 def _rounded_in(x: ArrayLike) -> Any:
-    """`x` in a precision that is fine enough to round in: bfloat16 and float16 are too coarse."""
+    """Casts bfloat16 and float16, which are too coarse to round in, to float32."""
     array = _array(x)
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)

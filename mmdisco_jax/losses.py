@@ -11,9 +11,10 @@ from flax import nnx
 from mmdisco_jax.discriminator.objective import Problem, Texts, objective
 from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.inputs.cache import open_cache, read_cache
+from mmdisco_jax.pair import BaseDenoiser
 from mmdisco_jax.process.loss_aware_sampling import LossSecondMoment
 from mmdisco_jax.process.noising import LevelSampler, TimeSampler
-from mmdisco_jax.system import BaseDenoiser, System
+from mmdisco_jax.system import System
 from mmdisco_jax.training.state import LossFn
 from mmdisco_jax.types import AV, TEXT, Array, Params
 
@@ -95,15 +96,15 @@ def discriminator_loss(system: System) -> TrainingLoss:
         )
         model = system.log_ratio_of(params, frozen["bases"]).model
         x0 = {m: encode[m](batch[m]) for m in encode}
-        made, told = frozen["fakes"], None
+        made, all_texts = frozen["fakes"], None
         if texts:
-            told = Texts(
+            all_texts = Texts(
                 real={m: batch[TEXT + m] for m in x0},
                 generated={m: made[TEXT + m] for m in x0} if made else None,
                 none=frozen["no_text"],
             )
             made = {m: made[m] for m in x0} if made else None
-        loss, metrics = objective(model, x0, made, key, step, problem, spec, told)
+        loss, metrics = objective(model, x0, made, key, step, problem, spec, all_texts)
         return loss, metrics, history
 
     return TrainingLoss(loss_fn, init, frozen)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where arrays live: a mesh of devices, rules from parameter names to shardings, several processes.
+"""Sharding of arrays over a mesh of devices, by rules on parameter names, and several processes.
 
 The mesh has two axes. A batch is cut over both; parameters are cut over `fsdp` and repeated over
 `data`. With `fsdp` of 1 that is plain data parallelism, and on one device it is nothing at all: the

@@ -5,6 +5,7 @@ A config in `configs/` is one experiment. It takes what it has in common with ot
 that no experiment inherits from another, and states the rest itself.
 """
 
+import math
 import re
 from typing import Any
 
@@ -167,12 +168,15 @@ def media_data(
     "pad" with black, or "resize".
     """
     choice("dataset", dataset, tuple(MEDIA_DATASETS))
+    own = dict(MEDIA_DATASETS[dataset])
+    if "clip_seconds" in own:
+        own["clip_seconds"] = _whole_frames(own["clip_seconds"], fps)
     return {
         "name": dataset,
         "in_memory": False,
         "options": {
             "clip_seconds": seconds,
-            **MEDIA_DATASETS[dataset],
+            **own,
             "folder": path,
             "fps": fps,
             "height": size,
@@ -192,6 +196,14 @@ def media_data(
             "seed": 0,
         },
     }
+
+
+def _whole_frames(seconds: float, fps: float) -> float:
+    """The longest record of at most `seconds` that is a whole number of frames."""
+    frames = seconds * fps
+    if abs(frames - round(frames)) <= 1e-6 * frames:
+        return seconds
+    return math.floor(frames) / fps
 
 
 def clip_format(*, seconds: float, fps: float, size: int, rate: int) -> Settings:
@@ -367,7 +379,7 @@ def super_resolution_network() -> Settings:
 
 
 def super_resolution_pairs() -> Settings:
-    """How training degrades the small pictures (inputs/degradations.py), of how many frames."""
+    """Degradations of the small pictures in training; see inputs/degradations.py."""
     return {
         "frames_per_clip": 1,
         "noise_probability": 0.5,

@@ -47,10 +47,16 @@ def defaults_of(kind: Any) -> dict[str, Any]:
         else:
             continue
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            value = defaults_of(type(value))
+            value = _fields_of(value)
         if _is_plain(value):
             out[field.name] = value
     return out
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    """Fields of an instance of a dataclass, nested ones too."""
+    made = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {k: _fields_of(v) if dataclasses.is_dataclass(v) else v for k, v in made.items()}
 
 
 def _is_plain(value: Any) -> bool:

@@ -8,7 +8,6 @@ Each part is made at its first use and kept. Modes of the command line are funct
 see `mmdisco_jax.tasks`.
 """
 
-import dataclasses
 import functools
 import json
 import os
@@ -25,8 +24,7 @@ from mmdisco_jax.base_models.api import Base, check_schedules, made
 from mmdisco_jax.codecs.weighted import Loaded
 from mmdisco_jax.datasets import DATASETS
 from mmdisco_jax.discriminator import DISCRIMINATORS
-from mmdisco_jax.discriminator.log_ratio import log_ratio
-from mmdisco_jax.experiment import Experiment, Sampling, load_config
+from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.guidance.classifier_free import classifier_free
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.inputs.clips import Clips
@@ -36,89 +34,13 @@ from mmdisco_jax.io import to_int16
 from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.nn.init import Init, definition
+from mmdisco_jax.pair import BaseDenoiser, DiscriminatorLogRatio, Models
 from mmdisco_jax.porting.weights import load_weights, read_metadata
-from mmdisco_jax.process.predictions import split_variance
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers.levels import Levels, levels, solver_levels
 from mmdisco_jax.samplers.sampler import Sampler
-from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LatentFormat, Params
-
-Models = tuple[tuple[Base, nnx.GraphDef], ...]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class BaseDenoiser:
-    """Noise estimates of frozen base models: a DenoiseFn whose parameters are pytree leaves.
-
-    models: recipes and graph definitions. params: by the recipes' names. variance_of: modalities
-    whose output also holds the learned variance, [b ... 2c].
-    """
-
-    models: Models = dataclasses.field(metadata={"static": True})
-    params: dict[str, Params]
-    variance_of: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
-
-    def __call__(self, x: AV, t: Array, cond: Cond = None) -> AV:
-        out: AV = {}
-        for base, graphdef in self.models:
-            network = nnx.merge(graphdef, self.params[base.name])
-            some = {m: x[m] for m in base.modalities if m in x}
-            if not self.variance_of:
-                out |= base.denoise(network, some, t, cond)
-                continue
-            both = base.denoise_with_variance(network, some, t, cond)
-            for m, v in both.items():
-                out[m] = v if m in self.variance_of else split_variance(v, x[m])[0]
-        return {m: out[m] for m in x}
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class DiscriminatorLogRatio:
-    """Log-ratio h [b] of noisy pairs: a LogRatioFn whose parameters are pytree leaves.
-
-    form: as of `discriminator.log_ratio`. base_params: of the base models whose features the
-    discriminator reads; {} for one that reads the noisy pair itself.
-    """
-
-    graphdef: nnx.GraphDef = dataclasses.field(metadata={"static": True})
-    models: Models = dataclasses.field(metadata={"static": True})
-    params: Params
-    base_params: dict[str, Params]
-    form: str = dataclasses.field(default="logit", metadata={"static": True})
-
-    @property
-    def model(self) -> Any:
-        """The discriminator as a function (x, t, cond) -> logit."""
-        network = nnx.merge(self.graphdef, self.params)
-        if not hasattr(network, "on_bases"):
-            return network
-        return network.on_bases(feature_models(self.models, self.base_params))
-
-    def __call__(self, x: AV, t: Array, cond: Cond = None) -> Array:
-        return log_ratio(self.model(x, t, cond), self.form)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FeatureModel:
-    """Features of one modality by its base model: x_t [b ...], t [b] -> [b frames width]."""
-
-    base: Base
-    network: Any
-    modality: str
-
-    def features(self, x_t: Array, t: Array) -> Array:
-        return self.base.features(self.network, self.modality, x_t, t)
-
-
-def feature_models(models: Models, params: Mapping[str, Params]) -> dict[str, FeatureModel]:
-    """A feature model of each modality."""
-    found = {}
-    for base, graphdef in models:
-        network = nnx.merge(graphdef, params[base.name])
-        found |= {m: FeatureModel(base, network, m) for m in base.modalities}
-    return found
+from mmdisco_jax.sections import Sampling
+from mmdisco_jax.types import AV, Array, DenoiseFn, LatentFormat, Params
 
 
 def load(text: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> "System":
@@ -171,7 +93,7 @@ class System:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the base models are conditioned on prompts; known without their files."""
+        """True if the base models are conditioned on prompts; known without their files."""
         return any(base.READS_TEXT for base in self.bases.values())
 
     # Networks and weights.
@@ -218,7 +140,7 @@ class System:
 
     @functools.cached_property
     def reads_features(self) -> bool:
-        """Whether the discriminator reads features of the base models."""
+        """True if the discriminator reads features of the base models."""
         graphdef, init = self.discriminator
         network = nnx.merge(graphdef, jax.eval_shape(init, jax.random.key(0)))
         return hasattr(network, "on_bases")
@@ -260,7 +182,8 @@ class System:
     @functools.cached_property
     def log_ratio(self) -> DiscriminatorLogRatio:
         """Log-ratio of the discriminator of weights.discriminator, a LogRatioFn."""
-        return self.log_ratio_of(self.discriminator_params())
+        force = self.experiment.sample.force_schedule
+        return self.log_ratio_of(self.discriminator_params(force_schedule=force))
 
     def log_ratio_of(
         self, params: Params, base_params: dict[str, Params] | None = None
@@ -350,7 +273,7 @@ class System:
             if not data.dir:
                 raise
             return find_prepared(data.name, data_dir=data.folder)
-        folder = data.folder / data.name / name / str(builder.VERSION)
+        folder = data.folder / builder.name / name / str(builder.VERSION)
         if not folder.is_dir():
             if not getattr(builder, "SIMULATED", False) or jax.process_count() > 1:
                 raise FileNotFoundError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: programs that are compiled once a session."""
+"""Fixtures of all tests: programs are compiled once a session."""
 
 import gc
 import os
@@ -39,8 +39,8 @@ def compiled_once(tmp_path_factory):
 
 # Many small programs, each run once or twice: compiling them well costs more than it saves.
 _COMPILED_FAST = (
-    *("base_models", "codecs", "commands", "contracts", "discriminator", "e2e", "guidance", "nn"),
-    *("process", "samplers", "tests", "text", "training", "worlds"),
+    *("base_models", "codecs", "contracts", "discriminator", "e2e", "guidance", "nn"),
+    *("process", "samplers", "tasks", "tests", "text", "training", "worlds"),
 )
 
 

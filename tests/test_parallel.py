@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where arrays are placed, and that placing them elsewhere changes no number."""
+"""Sharding of arrays, which changes no number."""
 
 import json
 from pathlib import Path

@@ -12,7 +12,7 @@ BASE_MODELS = Registry(
     {
         "animatediff": "mmdisco_jax.base_models.animatediff:AnimateDiff",
         "audioldm": "mmdisco_jax.base_models.audioldm:AudioLDM",
-        "mm_diffusion": "mmdisco_jax.base_models.mm_diffusion_recipe:MMDiffusion",
+        "mm_diffusion": "mmdisco_jax.base_models.mm_diffusion:MMDiffusion",
         "patch_transformer": "mmdisco_jax.base_models.patch_transformer:PatchTransformerBase",
     },
 )

@@ -6,6 +6,7 @@ latent format, and how its weights are loaded, so that these facts cannot disagr
 model is one file of this package; `"package.module:attribute"` names a recipe anywhere else.
 """
 
+import abc
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ _SHOWN = 12  # digits of a digest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Base:
+class Base(abc.ABC):
     """Base class of recipes.
 
     Attributes:
@@ -63,19 +64,23 @@ class Base:
         return (self.name,)
 
     @property
+    @abc.abstractmethod
     def schedules(self) -> dict[str, Schedule]:
         """Noise schedule of each modality, as the model was trained."""
-        raise NotImplementedError
+        ...
 
     @property
+    @abc.abstractmethod
     def formats(self) -> dict[str, LatentFormat]:
         """Latent shape, clock, text shape and feature width of each modality."""
-        raise NotImplementedError
+        ...
 
+    @abc.abstractmethod
     def definition(self) -> tuple[nnx.GraphDef, Init]:
         """Graph definition of the network, and a function key -> random parameters."""
-        raise NotImplementedError
+        ...
 
+    @abc.abstractmethod
     def load(self, mesh: Mesh | None = None, *, force_schedule: bool = False) -> Params:
         """Parameters from `weights`, cut over `mesh` if it is given.
 
@@ -84,39 +89,48 @@ class Base:
           ValueError: tensors that are not exactly the network's, or weights that were trained with
             another noise schedule (unless `force_schedule`).
         """
-        raise NotImplementedError
+        ...
 
+    @abc.abstractmethod
     def digest(self) -> str | None:
         """SHA-256 that identifies the weights; None where there are none yet."""
-        raise NotImplementedError
+        ...
 
     def require_files(self) -> None:
-        """Downloads what is missing and can be; FileNotFoundError names the rest."""
+        """Downloads what is missing and can be; FileNotFoundError names the rest.
 
+        By default there is nothing to download: `load` reports a missing file.
+        """
+        return None
+
+    @abc.abstractmethod
     def codecs(self) -> dict[str, Any]:
         """Codec of each modality, with its weights: objects with encode(x) and decode(x)."""
-        raise NotImplementedError
+        ...
 
     @property
     def slow_codecs(self) -> tuple[str, ...]:
         """Modalities whose codec is a network, which a training step does not run."""
         return ()
 
+    @abc.abstractmethod
     def decoded_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of a clip decoded from a latent of each modality; no weights are read."""
-        raise NotImplementedError
+        ...
 
     def text_encoders(self) -> dict[str, Any]:
         """Functions (prompts) -> embeddings [n ...] of the modalities that read text."""
         return {}
 
+    @abc.abstractmethod
     def provenance(self) -> dict[str, Any]:
         """JSON of the codecs and encoders: what latents and embeddings depend on."""
-        raise NotImplementedError
+        ...
 
+    @abc.abstractmethod
     def denoise(self, network: Any, x: AV, t: Array, cond: Cond) -> AV:
         """Noise estimates eps of noisy latents x at levels t [b]."""
-        raise NotImplementedError
+        ...
 
     def denoise_with_variance(self, network: Any, x: AV, t: Array, cond: Cond) -> AV:
         """As `denoise`, [b ... 2c]: eps, then the learned variance in its range."""
@@ -185,8 +199,14 @@ def as_codec(value: Any, clip: ClipFormat) -> Any:
         return value
     fields = dict(value)
     name = fields.pop("name", None)
+    kind = CODECS.get(name)
+    if not hasattr(kind, "for_clip"):
+        raise ValueError(
+            f"codec {name!r} is a network, whose weights come with a released base model: choose "
+            "a codec without weights, or a base model that brings its own."
+        )
     try:
-        return CODECS.get(name).for_clip(clip, **fields)
+        return kind.for_clip(clip, **fields)
     except TypeError as error:
         raise ValueError(f"config of codec {name!r}: {error}.") from error
 

@@ -130,11 +130,11 @@ class PatchTransformer(nnx.Module):
         self.trunk = Stack(spec.depth, spec.width, spec.num_heads, spec.taps, rngs=rngs)
 
     def features(self, x_t: Array, t: Array) -> Array:
-        """What the trunk knows of each frame of the signal in x_t: [b num_frames width]."""
+        """Features of each frame of x_t, after the trunk: [b num_frames width]."""
         return self._trunk(x_t, t)[0]
 
     def predict_x0(self, x_t: Array, t: Array) -> Array:
-        """The signal that the network sees in x_t."""
+        """Predicted clean signal x_0, of x_t's shape."""
         patches = self.codec.decode(*self._trunk(x_t, t), t)
         return unpatchify(patches, self.spec.sample_shape, self.spec.patch)
 

@@ -6,6 +6,7 @@ id. Architectures are read from each component's config.json; the recipe of a re
 (`audioldm.py`, `animatediff.py`) states the rest.
 """
 
+import abc
 import dataclasses
 import functools
 import hashlib
@@ -121,17 +122,20 @@ class PipelineBase(Base):
     text_length: int = 0
 
     # A recipe of a released model gives these.
+    @abc.abstractmethod
     def preset(self) -> Network:
         """The released architecture, for estimates without files."""
-        raise NotImplementedError
+        ...
 
+    @abc.abstractmethod
     def preset_format(self) -> LatentFormat:
         """The released latent format, for estimates without files."""
-        raise NotImplementedError
+        ...
 
+    @abc.abstractmethod
     def codec_network(self) -> Any:
         """The codec without its weights: encode(params, x), decode(params, x), abstract."""
-        raise NotImplementedError
+        ...
 
     @property
     def schedules(self) -> dict[str, Schedule]:
@@ -235,7 +239,7 @@ class PipelineBase(Base):
         return sha.hexdigest()
 
     def digest(self) -> str | None:
-        return self._digest
+        return self._digest if self.weights else None
 
     def denoise(self, network: Any, x: AV, t: Array, cond: Cond) -> AV:
         m = self.name
@@ -317,6 +321,6 @@ def adapter_component(source: str, setting: str) -> Component:
 
 
 def is_motion_unet(source: str) -> bool:
-    """Whether a local pipeline's U-Net already has motion modules, without an adapter."""
+    """True if a local pipeline's U-Net already has motion modules, without an adapter."""
     path = Path(source) / UNET / _CONFIG
     return path.is_file() and read_json(path).get("_class_name") == "UNetMotionModel"

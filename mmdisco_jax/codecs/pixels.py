@@ -53,8 +53,8 @@ class Pixels:
         if h % side or w % side:
             raise ValueError(
                 f"frames of {h} x {w} pixels cannot be cut into squares of {side}: patch * shrink "
-                f"({self.patch} * {self.shrink}) must divide both sides; change them in "
-                "config.codecs.video, or the size of the frames."
+                f"({self.patch} * {self.shrink}) must divide both sides; change the "
+                "codec's in config.bases, or config.clip.height and width."
             )
         if self.shrink > 1:
             x = _squares(x, self.shrink).mean((4, 5))

@@ -2,6 +2,7 @@
 """Sound as it is: int16 samples to a waveform with one channel, and back."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,7 @@ class Waveform:
             raise ValueError(f"a waveform's fold is {self.fold}, but must be at least 1.")
 
     @classmethod
-    def for_clip(cls, clip: ClipFormat, **options: float) -> "Waveform":
+    def for_clip(cls, clip: ClipFormat, **options: Any) -> "Waveform":
         del clip
         return cls(**options)
 
@@ -49,7 +50,7 @@ class Waveform:
         if x.shape[-1] % self.fold:
             raise ValueError(
                 f"{x.shape[-1]} samples cannot be folded by {self.fold}: the fold must divide "
-                "their number; change config.codecs.audio.fold or the length of the clips."
+                "their number; change the codec's fold in config.bases, or config.clip.seconds."
             )
         return x.reshape(*x.shape[:-1], -1, self.fold)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a discriminator is worth at each noise level, on pairs that it was not trained on.
+"""Accuracy and calibration of a discriminator by noise level, on held-out pairs.
 
 The cross-entropy says where it can tell real pairs from mismatched ones. The rest says whether its
 gradient is guidance: by how much r lowers the denoising error of the bases, and which multiple of r

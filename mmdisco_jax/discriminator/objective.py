@@ -25,15 +25,24 @@ FAKES = ("mismatched", "generated", "generated_pairs", "both")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec:
-    """groups: noise levels in a batch. shifts: mismatched fakes per real pair.
+    """Settings of the discriminator's training objective.
 
-    fakes: "mismatched" (real sound with another clip's picture), "generated" (both by the base
-    models, independently), "generated_pairs" (as a joint base model made them together) or "both"
-    of the first two. ce_weight, denoising_weight: of the two losses.
-    denoising_samples: real pairs per batch in the denoising term, which joins at the step
-    `denoising_from`: a gradient has little to say before the logit knows anything, and this term is
-    the dear one. level_warmup_steps: the noise levels grow from `level_start` of their range to all
-    of it over so many steps, so that D first learns where sound and picture are clear.
+    Attributes:
+      groups: noise levels in a batch.
+      shifts: mismatched fakes per real pair.
+      fakes: "mismatched" (real sound with another clip's picture), "generated" (both by the base
+        models, independently), "generated_pairs" (as a joint base model made them together), or
+        "both" of the first two.
+      ce_weight, denoising_weight: weights of the cross-entropy and of the denoising term.
+      denoising_samples: real pairs per batch in the denoising term.
+      denoising_from: step at which the denoising term starts. It is expensive, and uninformative
+        while the logit is still untrained.
+      level_start, level_warmup_steps: the noise levels grow from this share of their range to all
+        of it over so many steps, so that the discriminator first learns at low noise.
+      text_dropout: share of texts that are left out.
+
+    Raises:
+      ValueError: an unknown kind of fakes, or settings that leave nothing to learn.
     """
 
     groups: int = 8
@@ -72,7 +81,7 @@ class ObjectiveSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What the objective is about: noise, bases, and how h's gradient becomes a residual."""
+    """Inputs of the objective: schedules, levels, base models, and the residual of a log-ratio."""
 
     schedules: dict[str, Schedule]
     time_sampler: TimeSampler
@@ -179,8 +188,8 @@ def _logits(
     split = hasattr(model, "features")
     features = model.features(x_t, t) if split else x_t
     score = model.fuse if split else model
-    told = () if sources.cond is None else (sources.cond,)
-    real, fakes = score(features, t, *told), []
+    text = () if sources.cond is None else (sources.cond,)
+    real, fakes = score(features, t, *text), []
     if spec.fakes in ("mismatched", "both"):
         many = jnp.tile(t, spec.shifts)
         audio = losses.mismatched(features["audio"], spec.groups, spec.shifts)
@@ -196,7 +205,7 @@ def _generated_logits(
 ) -> Array:
     """Logits [b] of fakes that the base models made, noised to t [b]."""
     generated: Any = sources.generated
-    told: Any = sources.texts
+    all_texts: Any = sources.texts
     drawn, draws = {}, list(jax.random.split(keys[0]))
     if spec.fakes == "generated_pairs":
         draws = [draws[0]] * len(generated)
@@ -205,10 +214,10 @@ def _generated_logits(
         index = jax.random.randint(k, t.shape, 0, generated[m].shape[0])
         drawn[m] = generated[m][index].astype(jnp.float32)
     noisy = add_noise(drawn, draw_noise(keys[1], drawn), t, problem.schedules)
-    if told is None:
+    if all_texts is None:
         return model(noisy, t)
-    texts = {m: x[index] for m, x in told.generated.items()}
-    return model(noisy, t, told.dropped(texts, sources.key, spec.text_dropout))
+    texts = {m: x[index] for m, x in all_texts.generated.items()}
+    return model(noisy, t, all_texts.dropped(texts, sources.key, spec.text_dropout))
 
 
 def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> dict[str, Array]:

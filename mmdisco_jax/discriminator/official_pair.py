@@ -34,6 +34,8 @@ def build(
     the rank of the audio and the sizes of the texts, which follow from the formats.
     """
     audio, video = formats["audio"], formats["video"]
+    # Sequences come as lists from JSON.
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
     made = OfficialDiscriminatorSpec(
         video_channels=video.shape[-1],
         audio_channels=audio.shape[-1],
@@ -41,6 +43,6 @@ def build(
         video_text_dim=video.text_shape[-1] if video.text_shape else None,
         audio_text_dim=audio.text_shape[-1] if audio.text_shape else None,
         fusion=FusionSpec(**fusion),
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()},
+        **options,
     )
     return OfficialPair(made, rngs=rngs)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples on disk: integers, MP4 with sound, WAV, figures and the gallery page."""
+"""Export of samples: npz shards, MP4 with sound, WAV, still pictures and the gallery page."""

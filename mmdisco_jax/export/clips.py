@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shards of generated samples: npz files that are whole or absent, so that a killed run goes on."""
+"""Sample shards: atomic npz files of generated clips, so that a killed run can resume."""
 
 import zlib
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ Batch = dict[str, np.ndarray]
 
 
 def shard_path(folder: Path, first: int) -> Path:
-    """The shard whose first sample is number `first`."""
+    """Path of the shard whose first sample is number `first`."""
     return folder / f"samples_{first:08d}.npz"
 
 
 def write_shard(folder: Path, first: int, batch: Batch) -> None:
-    """Whole or not at all; WriteError if the disk is full."""
+    """Writes one shard, whole or not at all; WriteError if the disk is full."""
     with replacing(shard_path(folder, first)) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **batch)
 
 
 def read_shards(folder: Path, limit: int | None = None) -> Iterator[Batch]:
-    """Shards in order of their first sample; FileNotFoundError if there are none."""
+    """Yields shards in order of their first sample; FileNotFoundError if there are none."""
     paths = sorted(folder.glob("samples_*.npz"))
     if not paths:
         raise FileNotFoundError(f"no samples in {folder}: run the sample command first.")
@@ -45,6 +45,6 @@ def read_shards(folder: Path, limit: int | None = None) -> Iterator[Batch]:
 
 
 def read_all(folder: Path, limit: int | None = None) -> Batch:
-    """All shards of a folder, joined; at most the first `limit` samples."""
+    """Joins all shards of a folder, at most the first `limit` samples of them."""
     shards = list(read_shards(folder, limit))
     return {k: np.concatenate([shard[k] for shard in shards]) for k in shards[0]}

@@ -26,6 +26,9 @@ def safe_stem(prompt: str) -> str:
     return f"{stem}_" if stem.casefold() in _RESERVED else stem
 
 
-def media_stem(number: int, prompt: str = "") -> str:
-    """File name of sample `number`, and what a file system can hold of its prompt if it has one."""
-    return f"{number:05d}-{safe_stem(prompt)}" if prompt else f"{number:05d}"
+def media_stem(number: int, prompt: str | None = None) -> str:
+    """File name of sample `number`, and what a file system can hold of its prompt if it has one.
+
+    None is a sample without a prompt; the empty prompt is "untitled".
+    """
+    return f"{number:05d}" if prompt is None else f"{number:05d}-{safe_stem(prompt)}"

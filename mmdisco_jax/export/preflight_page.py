@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of an inspection: how many files have which problem, and each file with its picture."""
+"""Preflight page: counts of problems in a folder of media, and each file with its picture."""
 
 import dataclasses
 import re
@@ -33,7 +33,7 @@ def preflight_html(
     *,
     limit: int = 400,
 ) -> str:
-    """The page, in one file that opens from disk. All text is escaped.
+    """HTML of an inspection, in one file that opens from disk; all text is escaped.
 
     Args:
       title: its heading.

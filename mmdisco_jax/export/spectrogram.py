@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A log-mel spectrogram made to be looked at (models have their own in `codecs`)."""
+"""Log-mel spectrogram for display (models have their own in `codecs`)."""
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -14,14 +14,14 @@ _WINDOW_SECONDS = 0.032  # short, so that an onset looks like an edge
 def log_mel_db(
     waveform: ArrayLike, sample_rate_hz: int, *, num_columns: int = 500, num_mels: int = 80
 ) -> NDArray[np.float32]:
-    """Mel power in dB of a mono `[samples]` waveform in [-1, 1]: float32 `[num_mels, num_columns]`
+    """Mel power in dB of a mono waveform `[samples]`: float32 `[num_mels, num_columns]`.
 
     Row 0 is the lowest frequency. Column j looks at the sound around (j + 1/2) / num_columns of
     the clip, so the columns divide its duration evenly. 0 dB is the loudest point; values end at
     `FLOOR_DB`, and silence is `FLOOR_DB` throughout. Mel scale: 2595 log10(1 + f / 700).
 
     Raises:
-      ValueError: the waveform is not float `[samples]`, is empty, or not in [-1, 1].
+      ValueError: the waveform is not int16 or float `[samples]`, is empty, or not in [-1, 1].
     """
     samples = checked_waveform(waveform)
     size = 2 * max(round(_WINDOW_SECONDS * sample_rate_hz / 2), 8)

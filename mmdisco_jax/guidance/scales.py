@@ -15,7 +15,7 @@ Scale = float | Array
 
 
 def is_static(scale: Any) -> bool:
-    """Whether a scale is known when a program is compiled."""
+    """True for a scale that is known when a program is compiled."""
     return not isinstance(scale, jax.Array | np.ndarray)
 
 

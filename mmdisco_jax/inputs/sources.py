@@ -92,8 +92,8 @@ def open_source(
     """Opens one split of a prepared dataset.
 
     Args:
-      name_or_dir: the name of a registered dataset, which needs `data_dir`; or a folder that holds
-        one prepared dataset, directly or at any depth.
+      name_or_dir: the name of a dataset (registered, or "package.module:attribute"), which needs
+        `data_dir`; or a folder that holds one prepared dataset, directly or at any depth.
       split: name of a split, such as "train" or "test".
       data_dir: the folder that `prepare` wrote to; needed with a name.
       in_memory: read all records now and serve them from memory.
@@ -115,8 +115,9 @@ def find_prepared(
 ) -> Path:
     """Finds the folder of the one prepared dataset; arguments and errors as for `open_source`."""
     root = Path(name_or_dir)
-    if str(name_or_dir) in DATASETS.names() and data_dir is not None:
-        root = Path(data_dir) / name_or_dir
+    named = str(name_or_dir) in DATASETS.names() or ":" in str(name_or_dir)
+    if named and data_dir is not None:
+        root = Path(data_dir) / DATASETS.get(str(name_or_dir)).name
     elif not root.is_dir():
         if root.name == str(name_or_dir):
             DATASETS.get(str(name_or_dir))  # a bare word is meant as a name: raises if unknown

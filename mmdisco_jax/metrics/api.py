@@ -47,7 +47,7 @@ class Context:
                 raise ValueError(f"{name}={value!r} must be positive")
 
     def require_reference(self, metric: str) -> Batch:
-        """The reference clips, or ValueError if there are none."""
+        """Reference clips; ValueError if there are none."""
         if self.reference is None:
             raise ValueError(
                 f"metric {metric!r} compares with real clips: pass Context(reference=batch)"
@@ -91,14 +91,14 @@ class Result:
     detail: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A dict that strict JSON can hold: a number that is not finite becomes None."""
+        """Converts to a dict that strict JSON can hold: numbers that are not finite become None."""
         fields = dataclasses.asdict(self)
         fields["detail"] = {key: _finite(value) for key, value in self.detail.items()}
         return {key: _finite(value) for key, value in fields.items()}
 
 
 class Metric(Protocol):
-    """A measurement of a set of clips under a named and versioned protocol."""
+    """Measurement of a set of clips under a named and versioned protocol."""
 
     @property
     def protocol(self) -> str:
@@ -106,19 +106,19 @@ class Metric(Protocol):
         ...
 
     def init(self) -> State:
-        """The state of no clips; the identity of `merge`."""
+        """Makes the state of no clips, the identity of `merge`."""
         ...
 
     def update(self, state: State, batch: Batch) -> State:
-        """`state` and the clips of `batch`; neither argument is changed."""
+        """Adds the clips of `batch` to `state`; neither argument is changed."""
         ...
 
     def merge(self, left: State, right: State) -> State:
-        """The state of both sets of clips; associative and commutative up to the order of rows."""
+        """Merges two states; associative, and commutative up to the order of rows."""
         ...
 
     def compute(self, state: State) -> tuple[Result, ...]:
-        """The results; ValueError when the state holds no clip."""
+        """Computes the results; ValueError when the state holds no clip."""
         ...
 
 
@@ -130,14 +130,14 @@ def merge_rows(left: State, right: State) -> State:
 
 
 def canonical_rows(rows: np.ndarray, metric: str) -> np.ndarray:
-    """Rows [n, k] in an order set by their values alone; ValueError when there are none."""
+    """Sorts rows [n, k] into an order set by their values alone; ValueError for no rows."""
     if len(rows) == 0:
         raise ValueError(f"metric {metric!r} has seen no clip: call update before compute")
     return rows[np.lexsort(rows.T[::-1])]
 
 
 def clips_of(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """The video and audio of a raw batch, checked against the form above."""
+    """Checks a raw batch against the form above, and returns its video and audio."""
     missing = {"video", "audio"} - set(batch)
     if missing:
         raise ValueError(f"a batch needs 'video' and 'audio'; missing {sorted(missing)}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AV-Align (Yariv et al., 2024, "Diverse and Aligned Audio-to-Video Generation"): peaks of sound
-against peaks of motion, as intersection over union.
+"""AV-Align: intersection over union of peaks of sound and peaks of motion.
+
+Yariv et al., 2024, "Diverse and Aligned Audio-to-Video Generation".
 
 Four incompatible computations are published under this one name; each is a protocol here.
 
@@ -31,7 +32,7 @@ from mmdisco_jax.metrics import api, bootstrap
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What the versions disagree about. flow_threshold in pixels a frame; 0 keeps every peak."""
+    """Rules that differ by version. flow_threshold in pixels a frame; 0 keeps every peak."""
 
     name: str
     one_to_one: bool
@@ -157,6 +158,28 @@ def score(sounds: np.ndarray, motions: np.ndarray, fps: float, rules: Protocol) 
     return hits / union if union else 0.0
 
 
+def peak_marks(
+    fps: float, sample_rate_hz: int
+) -> Callable[[np.ndarray, np.ndarray], dict[str, tuple[float, ...]]]:
+    """Gallery marks of any clip: peaks of motion and onsets of sound, as AV-Align v2 takes them.
+
+    Returns:
+      A function (video uint8 [f h w 3], audio int16 or float [samples]) -> {"impact_seconds": ...,
+      "onset_seconds": ...}, fields of `export.gallery_page.GalleryClip`.
+    """
+
+    def marks(video: np.ndarray, audio: np.ndarray) -> dict[str, tuple[float, ...]]:
+        end = len(video) / fps
+        motions = video_peaks(flow_trajectory(video), fps)
+        sounds = audio_peaks(audio, sample_rate_hz)
+        return {
+            "impact_seconds": tuple(float(min(s, end)) for s in motions),
+            "onset_seconds": tuple(float(min(s, end)) for s in sounds),
+        }
+
+    return marks
+
+
 def make_v1(context: api.Context) -> AVAlign:
     """TempoTokens as first published (its evident intent): can exceed 1."""
     return AVAlign(context=context, rules=PROTOCOLS["av_align_v1"])
@@ -175,22 +198,3 @@ def make_v3(context: api.Context) -> AVAlign:
 def make_v4(context: api.Context) -> AVAlign:
     """MOVA: like v2 at 44.1 kHz, hence onsets on an 11.6 ms grid."""
     return AVAlign(context=context, rules=PROTOCOLS["av_align_v4"])
-
-
-def peak_marks(fps: float, sample_rate_hz: int) -> Callable[[np.ndarray, np.ndarray], dict]:
-    """Gallery marks of any clip: peaks of optical flow and onsets of sound, as AV-Align has them.
-
-    Returns:
-      A function (video uint8 [f h w 3], audio int16 [samples]) -> fields of a `GalleryClip`.
-    """
-
-    def marks(video: np.ndarray, audio: np.ndarray) -> dict:
-        motions = video_peaks(flow_trajectory(video), fps)
-        sounds = audio_peaks(audio, sample_rate_hz)
-        end = len(video) / fps
-        return {
-            "impact_seconds": tuple(float(min(s, end)) for s in motions),
-            "onset_seconds": tuple(float(min(s, end)) for s in sounds),
-        }
-
-    return marks

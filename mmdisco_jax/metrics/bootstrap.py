@@ -9,7 +9,7 @@ LEVEL = 0.95
 
 
 def resample_counts(n: int, replicates: int, seed: int) -> np.ndarray:
-    """How often each of `n` clips is drawn in each replicate: float64 [replicates, n]."""
+    """Counts of each of `n` clips in each bootstrap replicate: float64 [replicates, n]."""
     if n < 1:
         raise ValueError(f"cannot resample {n} clips: a bootstrap needs at least one")
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=replicates)
@@ -17,7 +17,7 @@ def resample_counts(n: int, replicates: int, seed: int) -> np.ndarray:
 
 
 def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
-    """The central 95 % of the replicates' values."""
+    """Bounds of the central 95 % of the replicates' values."""
     low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -30,7 +30,7 @@ def ratio(
     seed: int,
     empty: float = 0.0,
 ) -> tuple[float, float, float]:
-    """(value, low, high) of sum(numerator) / sum(denominator) over clips.
+    """Ratio of two sums over clips with its interval, as (value, low, high).
 
     Each is [n], one number a clip; without a denominator the value is the mean. A replicate (or the
     whole set) whose denominator is zero counts as `empty`.
@@ -49,7 +49,9 @@ def ratio(
 def weighted(
     statistic: Callable[[np.ndarray], float], n: int, *, replicates: int, seed: int
 ) -> tuple[float, float, float]:
-    """(value, low, high) of a statistic of clip weights float64 [n]; the value has all weights 1.
+    """Statistic of clip weights float64 [n] with its interval, as (value, low, high).
+
+    The value has all weights 1.
 
     Repeated clips bias distances between sets upwards, so the interval is the replicates' spread
     moved to the point estimate: value + (quantile - mean of the replicates). Replicates on which

@@ -37,7 +37,7 @@ class Projection:
 
 
 def fit(rows: np.ndarray, dimensions: int = DIMENSIONS) -> Projection:
-    """The leading principal axes of real clips' rows [n, d]; n and d must exceed `dimensions`."""
+    """Fits principal axes to real clips' rows [n, d]; n and d must exceed `dimensions`."""
     if min(rows.shape) <= dimensions:
         raise ValueError(
             f"rows of shape {rows.shape} do not span {dimensions} axes: "

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frechet distance of two Gaussians fitted to features (Dowson and Landau, 1982; the F of FID,
-FVD, FAD).
+"""Frechet distance of two Gaussians fitted to features, as in FID, FVD and FAD.
+
+By Dowson and Landau (1982) it is
 
     |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1^(1/2) S2 S1^(1/2))^(1/2)
 
-in float64 and by eigenvalues of symmetric matrices only, so that a singular covariance (fewer clips
-than dimensions) gives a finite, real number where a general matrix square root may not.
+computed in float64 and by eigenvalues of symmetric matrices only, so that a singular covariance
+(fewer clips than dimensions) gives a finite, real number where a general matrix square
+root may not.
 """
 
 import numpy as np
@@ -28,7 +30,7 @@ def gaussian(
 def frechet_distance(
     mean1: np.ndarray, covariance1: np.ndarray, mean2: np.ndarray, covariance2: np.ndarray
 ) -> float:
-    """The squared distance above, >= 0, of two Gaussians with means [d] and covariances [d, d]."""
+    """Squared Frechet distance, >= 0, of two Gaussians with means [d] and covariances [d, d]."""
     d = np.size(mean1)
     if np.shape(mean2) != (d,) or {np.shape(covariance1), np.shape(covariance2)} != {(d, d)}:
         raise ValueError(

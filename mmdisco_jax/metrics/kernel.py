@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unbiased squared maximum mean discrepancy (Gretton et al., 2012, eq. 3) with the two kernels in
-use.
+"""Unbiased squared maximum mean discrepancy with the kernels of KID, KVD and KAD.
+
+Gretton et al., 2012, eq. 3.
 
 Unlike the Frechet distance it assumes no Gaussian and has no bias in the number of clips; being
 unbiased, it can be slightly negative where two sets agree.
@@ -16,14 +17,15 @@ KAD_SCALE = 100.0
 
 
 def polynomial_kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(<x, y> / d + 1)^3 for features [n, d] and [m, d]: the kernel of KID and KVD. Returns [n,
-    m].
+    """Polynomial kernel (<x, y> / d + 1)^3 of KID and KVD.
+
+    Features [n, d] and [m, d] give [n, m].
     """
     return (left @ right.T / left.shape[1] + 1.0) ** 3
 
 
 def rbf_kernel(bandwidth: float) -> Kernel:
-    """exp(-|x - y|^2 / (2 bandwidth^2)): the kernel of KAD."""
+    """Gaussian kernel exp(-|x - y|^2 / (2 bandwidth^2)) of KAD."""
     if not bandwidth > 0:
         raise ValueError(
             f"bandwidth={bandwidth} must be positive: are all reference features equal?"
@@ -39,7 +41,7 @@ def median_bandwidth(reference: np.ndarray) -> float:
 def mmd_squared(
     reference: np.ndarray, generated: np.ndarray, kernel: Kernel
 ) -> tuple[float, Callable[[np.ndarray], float]]:
-    """The discrepancy of features [m, d] and [n, d], and it as a function of repeat counts [n].
+    """Discrepancy of features [m, d] and [n, d], and it as a function of repeat counts [n].
 
     A clip drawn twice is not compared with itself, so that the bootstrap keeps the estimate
     unbiased; where only one clip was drawn there is no pair, and the function gives nan.

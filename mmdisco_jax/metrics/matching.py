@@ -33,7 +33,7 @@ def temporal_f1(
     replicates: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """(value, low, high) of F1 = 2 matches / (impacts + onsets), pooled over clips.
+    """F1 = 2 matches / (impacts + onsets) pooled over clips, as (value, low, high).
 
     One array of seconds a clip in each list. Pooling weighs every event alike: a clip with no event
     on one side lowers the score by its unmatched events, one with none on either side does not

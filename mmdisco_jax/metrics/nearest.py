@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Are generated clips copies of training clips? Nearest neighbours, on the features of `features`.
+"""Memorisation: distance of generated clips to their nearest training clips.
 
-For each generated clip, the distance to its nearest reference clip over the median distance from a
-reference clip to its nearest other one. Real held-out clips score about 1, copies score 0.
+For each generated clip, on the features of `features`, the distance to its nearest reference clip
+is divided by the median distance from a reference clip to its nearest other one. Real held-out
+clips score about 1, copies score 0.
 """
 
 import dataclasses
@@ -18,8 +19,9 @@ COPY_RATIO = 0.1  # nearer than a tenth of the usual distance counts as a copy
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memorisation:
-    """Results: the mean ratio (`nearest_*`, near 1 is healthy) and the share of copies
-    (`copies_*`).
+    """Nearest-neighbour ratio and share of copies of one modality.
+
+    Results: the mean ratio (`nearest_*`, near 1 is healthy) and the share of copies (`copies_*`).
     """
 
     protocol: str

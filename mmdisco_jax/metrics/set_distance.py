@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a set of generated clips is from real ones, one modality at a time, on weight-free
-features.
+"""Frechet and kernel distances of generated clips to real ones on weight-free features.
 
-Named `proxy_*` because the features are principal axes of the reference itself (see `features`):
-good for comparing runs on one dataset, not comparable with published FVD, KVD, FAD or KAD.
+Each measures one modality. They are named `proxy_*` because the features are principal axes of the
+reference itself (see `features`): good for comparing runs on one dataset, not
+comparable with published FVD, KVD, FAD or KAD.
 A distance has a floor above zero that depends on the number of clips: report the same number of
 held-out real clips beside it.
 """

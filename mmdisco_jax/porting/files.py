@@ -97,7 +97,7 @@ def _torch(path: Path, verb: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Why a PyTorch file is refused. PyTorch's own message explains how to run its code anyway."""
+    """Reason for refusing a PyTorch file, without PyTorch's advice on running its code anyway."""
     found = re.search(r"GLOBAL (\S+)", str(error))
     if found:
         return (

@@ -27,12 +27,12 @@ class Stepper(Protocol):
 
     @property
     def staged(self) -> bool:
-        """Whether a step takes several rows, none of which can be repeated by itself."""
+        """True if a step takes several rows, none of which can be repeated by itself."""
         ...
 
     @property
     def learned_variance(self) -> bool:
-        """Whether `step` takes [b ... 2c] of the model: the noise, and a variance."""
+        """True if `step` takes [b ... 2c] of the model: the noise, and a variance."""
         ...
 
     def tables(self, schedule: Schedule, levels: Levels) -> dict[str, np.ndarray]:
@@ -64,7 +64,7 @@ class PlannedDenoiser(Protocol):
         ...
 
     def init(self, x: AV) -> Any:
-        """What it carries from call to call."""
+        """State that it carries from call to call, before the first."""
         ...
 
     def planned(

@@ -71,7 +71,7 @@ class DPMSolverPP2M:
 
 
 class Stages(NamedTuple):
-    """Where the current step began, and the two predictions before this row's: [b ...] each."""
+    """Start of the current step, and the two predictions before this row's: [b ...] each."""
 
     start: Array
     last: Array
@@ -129,7 +129,7 @@ class DPMSolver:
 
     @property
     def staged(self) -> bool:
-        """Whether a step takes several rows, so that rows depend on where the step began."""
+        """True if a step takes several rows, so that rows depend on where the step began."""
         return self.method != "multistep" and self.order > 1
 
     def tables(self, schedule: Schedule, levels: Levels) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ _TERMS = 10  # of the series below |z| = 1: the rest is below 1e-9 of the value
 
 
 class Predictor(Protocol):
-    """What a solver interpolates, and the limits of the signal; see `DPMSolver`."""
+    """Prediction that a solver interpolates, and limits of the signal; see `DPMSolver`."""
 
     @property
     def prediction(self) -> str: ...

@@ -55,7 +55,7 @@ class Levels:
 
     @property
     def are_whole(self) -> bool:
-        """Whether the levels are those of the schedule's table."""
+        """True if the levels are those of the schedule's table."""
         return np.issubdtype(self.times.dtype, np.integer)
 
     @property

@@ -37,7 +37,7 @@ class Carry(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What the steps of a sampling are told: arrays [n ...], or the values of one step.
+    """Inputs of the steps of a sampling: arrays [n ...], or the values of one step.
 
     step: int32 number; t: level for the model; tables: coefficients of each modality; plan: columns
     of a planned denoiser.
@@ -96,7 +96,7 @@ class Sampler:
         return Carry(x_T, states, denoise.init(x_T) if self._columns(denoise) else None)
 
     def rows(self, denoise: DenoiseFn, x: AV) -> Rows:
-        """What all steps are told, to be scanned over; coefficients in the precision of x."""
+        """Inputs of all steps, to be scanned over; coefficients in the precision of x."""
         tables = {}
         for m in sorted(x):
             host = step_tables(self.steppers[m], self.schedules[m], self.levels, self.num_substeps)
@@ -255,7 +255,7 @@ class Sampler:
         x_T: Mapping[str, ArrayLike] | None = None,
         keep_every: int | None = None,
     ) -> tuple["_Job", "_Inputs"]:
-        """What a run is compiled for, and what it is called with."""
+        """Static part of a run, for which it is compiled, and its arrays."""
         if (x_T is None or noise is None) and indices is None:
             raise ValueError("indices [b] say which samples of the seed to draw: give range(8).")
         indices = None if indices is None else _whole_numbers(indices)
@@ -372,7 +372,7 @@ class _Inputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What a sampling's programs are compiled for."""
+    """Static part of a sampling, for which its programs are compiled."""
 
     structure: Structure
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
@@ -454,7 +454,7 @@ def _placed(x: Array, home: Any) -> Array:
 
 
 def _in_trace(inputs: Any) -> bool:
-    """Whether the caller is being traced, with these arrays or with others."""
+    """True if the caller is being traced, with these arrays or with others."""
     leaves = [jnp.zeros(()), *jax.tree.leaves(inputs)]
     return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 

@@ -18,8 +18,9 @@ from mmdisco_jax.guidance.joint import joint, residual
 from mmdisco_jax.io import write_bytes
 from mmdisco_jax.losses import training_loss
 from mmdisco_jax.nn.init import param_keys
+from mmdisco_jax.pair import BaseDenoiser
 from mmdisco_jax.process.schedules import linear
-from mmdisco_jax.system import BaseDenoiser, System
+from mmdisco_jax.system import System
 from mmdisco_jax.tasks.cost import estimate, text_step, training_step
 from mmdisco_jax.tasks.train import optimizer
 from mmdisco_jax.training.state import init_state

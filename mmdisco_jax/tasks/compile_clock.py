@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What compiling cost, and what the cache of compiled programs saved, as JAX itself counts it."""
+"""Seconds of compiling, and those that the compilation cache saved, as JAX counts them."""
 
 import json
 from pathlib import Path

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmdisco_jax.experiment import Condition
 from mmdisco_jax.media.conditions import read_conditions
+from mmdisco_jax.sections import Condition
 from mmdisco_jax.system import System
 
 

@@ -13,14 +13,14 @@ import numpy as np
 from flax import nnx
 
 from mmdisco_jax.base_models import mm_diffusion_spec, super_resolution
-from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
+from mmdisco_jax.base_models.mm_diffusion_unet import MultimodalUNet
 from mmdisco_jax.discriminator import official
-from mmdisco_jax.experiment import Convert
 from mmdisco_jax.io import digest
 from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.files import TORCH_SUFFIXES, read_tensors, write_tensors
 from mmdisco_jax.porting.load import Overrides, from_torch, strip_prefix, to_torch
 from mmdisco_jax.porting.weights import load_weights, save_weights
+from mmdisco_jax.sections import Convert
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.convert_pipeline import convert_pipeline
 
@@ -79,7 +79,7 @@ ARCHITECTURES = {
 
 
 def run(system: System, workdir: Path) -> None:
-    """Writes the target file; which way is told by the suffixes. Prints what was written.
+    """Writes the target file, in the direction that the suffixes name, and prints its size.
 
     Relative targets lie in `workdir`. Ours to PyTorch to ours, and PyTorch to ours to PyTorch,
     give back every bit.

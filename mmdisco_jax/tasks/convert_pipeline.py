@@ -89,8 +89,8 @@ def _write_ours(top: Path, target: Path, ported: Mapping[str, str]) -> None:
         params = found.filled(skeleton(PORTS.get(kind).module, found.spec)[1])
         (target / name).mkdir(parents=True)
         save_weights(target / name / OURS, params, {"class": kind, "source": str(top)})
-        told = dict(found.config)
-        (target / name / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+        text = json.dumps(dict(found.config), indent=2, sort_keys=True)
+        (target / name / CONFIG).write_text(text + "\n")
 
 
 def _write_theirs(top: Path, target: Path, ported: Mapping[str, str]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from mmdisco_jax.guidance.classifier_free import Field, classifier_free
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.losses import TrainingLoss, training_loss
-from mmdisco_jax.system import BaseDenoiser, System
+from mmdisco_jax.pair import BaseDenoiser
+from mmdisco_jax.system import System
 from mmdisco_jax.tasks.train import optimizer
 from mmdisco_jax.training.state import init_state, make_step
 from mmdisco_jax.types import AV, Array, Cond

@@ -72,13 +72,14 @@ def write_page(system: System, workdir: Path, table: GalleryTable | None = None)
     shown, clip = experiment.sample.num_media, experiment.clip
     clips = {name: read_all(workdir / name, shown) for name in experiment.variant_names}
     count = min(len(one["video"]) for one in clips.values())
-    prompts = [prompt_of(experiment.sample, number) for number in range(count)]
+    texts = [prompt_of(experiment.sample, number) for number in range(count)]
+    prompts = [text for text in texts if text is not None]
     return write_gallery(
         workdir,
-        clips,
+        {name: {m: x[:count] for m, x in one.items()} for name, one in clips.items()},
         fps=clip.fps,
         sample_rate_hz=clip.sample_rate_hz,
-        prompts=prompts if any(prompts) else None,
+        prompts=prompts or None,
         marks=_marks(system),
         title="Sound and picture, out of step and in step",
         description=_description(system),

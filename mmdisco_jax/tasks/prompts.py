@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmdisco_jax.experiment import Sampling
+from mmdisco_jax.sections import Sampling
 from mmdisco_jax.system import System
 from mmdisco_jax.text.prompts import clean_prompts
 from mmdisco_jax.types import AV
@@ -31,7 +31,7 @@ class Prompts:
         return len(self.texts) * self.per_prompt
 
     def numbers(self, indices: np.ndarray) -> np.ndarray:
-        """Which prompt each sample is of; beyond the last sample the last one."""
+        """Number of the prompt of each sample; beyond the last sample the last one."""
         return np.minimum(indices // self.per_prompt, len(self.texts) - 1)
 
     def rows(self, indices: np.ndarray) -> dict[str, Any]:
@@ -45,10 +45,10 @@ def repeated(no_text: Mapping[str, Any], size: int) -> dict[str, Any]:
     return {m: np.repeat(x, size, axis=0) for m, x in no_text.items()}
 
 
-def prompt_of(sample: Sampling, number: int) -> str:
-    """The prompt of a sample; "" for models without text."""
+def prompt_of(sample: Sampling, number: int) -> str | None:
+    """The prompt of a sample; None for models without text."""
     prompts = sample.prompts
-    return prompts[min(number // sample.samples_per_prompt, len(prompts) - 1)] if prompts else ""
+    return prompts[min(number // sample.samples_per_prompt, len(prompts) - 1)] if prompts else None
 
 
 def encode_prompts(system: System) -> Prompts | None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
-from mmdisco_jax.export.media import write_mp4, write_wav
+from mmdisco_jax.export.gallery import write_media
 from mmdisco_jax.export.names import media_stem
 from mmdisco_jax.io import write_bytes
 from mmdisco_jax.system import System
@@ -182,10 +182,7 @@ def _write_media(system: System, folder: Path) -> None:
     number = 0
     for shard in read_shards(folder, sample.num_media):
         for video, audio in zip(shard["video"], shard["audio"], strict=True):
-            scale = max(1, 256 // video.shape[1])
-            path = folder / f"{media_stem(number, prompt_of(sample, number))}.mp4"
-            if not path.exists():
-                rate = clip.sample_rate_hz
-                write_mp4(path, video, audio, fps=clip.fps, sample_rate_hz=rate, scale=scale)
-                write_wav(path.with_suffix(".wav"), audio, rate)
+            stem = folder / media_stem(number, prompt_of(sample, number))
+            if not stem.with_suffix(".mp4").exists():
+                write_media(stem, video, audio, fps=clip.fps, sample_rate_hz=clip.sample_rate_hz)
             number += 1

@@ -12,7 +12,7 @@ from flax import nnx
 from scipy.spatial.distance import cdist
 
 from mmdisco_jax.base_models.api import as_schedule, made
-from mmdisco_jax.experiment import Experiment, Toy
+from mmdisco_jax.experiment import Experiment
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.io import write_bytes
 from mmdisco_jax.metrics import bootstrap, kernel
@@ -21,6 +21,7 @@ from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.levels import levels
 from mmdisco_jax.samplers.sampler import Sampler
+from mmdisco_jax.sections import Toy
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.train import optimizer
 from mmdisco_jax.types import AV, LogRatioFn

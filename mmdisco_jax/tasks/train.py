@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`train`: trains what config.train.target names, and goes on where an earlier run stopped."""
+"""`train`: trains what config.train.target names, and resumes where an earlier run stopped."""
 
 import json
 import subprocess

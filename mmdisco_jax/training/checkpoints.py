@@ -197,6 +197,13 @@ class Checkpoints:
             if old.get(key, "absent") != new.get(key, "absent")
             and not any(key == part or key.startswith(f"{part}.") for part in free)
         ]
+        gone = sorted(set(saved) - set(self._config))
+        if gone:
+            raise CheckpointError(
+                f"{self._directory} holds checkpoints of an older release, whose config had the "
+                f"sections {', '.join(gone)}. Finish that training with the release that began it, "
+                "or start anew in another workdir; train.init_from takes finished weights."
+            )
         if lines:
             raise CheckpointError(
                 f"{self._directory} holds checkpoints of another config: "

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The variational bound against closed forms and the official formulas; the joint loss's parts."""
 
-from typing import Any
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mmdisco_jax.base_models.joint import JointModel
 
+from mmdisco_jax.base_models.joint import JointBase
 from mmdisco_jax.base_models.losses import joint_noise_prediction
-from mmdisco_jax.base_models.mm_diffusion_spec import MMDiffusionSpec
 from mmdisco_jax.base_models.variational import variational_bound
+from mmdisco_jax.codecs.pixels import Pixels
+from mmdisco_jax.codecs.waveform import Waveform
 from mmdisco_jax.process.loss_aware_sampling import History, LossSecondMoment
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule, cosine, linear
+from mmdisco_jax.types import ClipFormat
 
 NOISE = {"audio": cosine(), "video": linear()}
 
@@ -194,26 +196,44 @@ def test_losses_are_weighted_by_the_draw_and_remembered_without_the_weight():
     np.testing.assert_allclose(after.losses, losses, rtol=1e-4)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Echo(JointBase):
+    """A model whose output is its input, and 7 above it for the variance."""
+
+    learn_sigma: bool
+
+    @property
+    def learns_variance(self) -> bool:
+        return self.learn_sigma
+
+    def definition(self):
+        raise NotImplementedError("it has no network")
+
+    def run(self, network, x, t, cond, key, *, training):
+        last = [[v, 7 + v] if self.learn_sigma else [v] for v in x.values()]
+        return {m: jnp.concatenate(v, axis=-1) for m, v in zip(x, last, strict=True)}
+
+
 @pytest.mark.parametrize("learn_sigma", [False, True])
 def test_a_joint_model_gives_eps_and_its_variance(learn_sigma: bool):
-    class Network:
-        spec = MMDiffusionSpec(learn_sigma=learn_sigma, cross_attention_windows=(1, 1, 1))
-
-        def __call__(self, x_t, t, cond=None, **_):
-            last = [[x, 7 + x] if learn_sigma else [x] for x in x_t.values()]
-            return {m: jnp.concatenate(x, axis=-1) for m, x in zip(x_t, last, strict=True)}
-
-    network: Any = Network()
-    model = JointModel(network=network, schedules=NOISE, prediction="x0")
+    base = _Echo(
+        name="joint",
+        clip=ClipFormat(),
+        codec={"audio": Waveform(), "video": Pixels()},
+        schedule=NOISE,
+        prediction="x0",
+        learn_sigma=learn_sigma,
+    )
+    assert base.modalities == ("audio", "video") and base.schedules == NOISE
     x_t, t = _batch(), jnp.arange(6) * 100
-    got = jax.jit(model.training_eps)(x_t, t, jax.random.key(0))
-    sampled = model.denoise(x_t, t)
+    got = jax.jit(lambda x, t: base.training_eps(None, x, t, jax.random.key(0)))(x_t, t)
+    sampled = base.denoise(None, x_t, t, None)
     if learn_sigma:
-        again = model.denoise_with_variance(x_t, t)
+        again = base.denoise_with_variance(None, x_t, t, None)
         assert all(np.allclose(again[m], got[m], rtol=1e-6) for m in x_t)
     else:
-        with pytest.raises(ValueError, match=r"has no learned variance .* fixed_small"):
-            model.denoise_with_variance(x_t, t)
+        with pytest.raises(ValueError, match=r"'joint' \(learned_range\), .* use fixed_small"):
+            base.denoise_with_variance(None, x_t, t, None)
     for m, x in x_t.items():
         np.testing.assert_allclose(sampled[m], got[m][..., : x.shape[-1]], rtol=1e-6)
         shape = (6,) + (1,) * (x.ndim - 1)

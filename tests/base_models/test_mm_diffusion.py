@@ -15,7 +15,6 @@ import pytest
 from flax import nnx
 
 from mmdisco_jax.base_models import BASE_MODELS
-from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.base_models.mm_diffusion_blocks import (
     Context,
     CrossAttentionBlock,
@@ -27,10 +26,12 @@ from mmdisco_jax.base_models.mm_diffusion_spec import (
     MMDiffusionSpec,
     draw_shifts,
 )
+from mmdisco_jax.base_models.mm_diffusion_unet import MultimodalUNet
 from mmdisco_jax.nn.init import param_keys, skeleton
 from mmdisco_jax.nn.layers import Dropout
 from mmdisco_jax.porting.load import load_module, strip_prefix, to_torch
 from mmdisco_jax.porting.names import torch_tensor
+from mmdisco_jax.types import ClipFormat
 from tests.support.randoms import random_module, random_params
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys" / "mmdiffusion_base64.json"
@@ -321,8 +322,12 @@ def test_a_bad_option_is_named(change: dict, message: str):
 
 
 def test_the_registry_builds_it():
-    spec = {field.name: getattr(SMALL, field.name) for field in dataclasses.fields(SMALL)}
-    make = BASE_MODELS.get("mm_diffusion")
-    built = nnx.eval_shape(lambda: make(rngs=param_keys(0), **spec))
+    network = {field.name: getattr(SMALL, field.name) for field in dataclasses.fields(SMALL)}
+    codec = {"audio": {"name": "waveform"}, "video": {"name": "pixels"}}
+    recipe = BASE_MODELS.get("mm_diffusion")
+    base = recipe(name="joint", clip=ClipFormat(), codec=codec, network=network)
+    graphdef, init = base.definition()
+    built = nnx.merge(graphdef, jax.eval_shape(init, jax.random.key(0)))
     assert isinstance(built, MultimodalUNet)
-    assert built.spec == SMALL
+    # The channels follow from the codecs.
+    assert built.spec == dataclasses.replace(SMALL, audio_channels=1, video_channels=3)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.losses import noise_prediction
+from mmdisco_jax.base_models.patch_transformer import PatchTransformer, PatchTransformerSpec
 from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.noising import TimeSampler
 from mmdisco_jax.process.schedules import linear
@@ -19,9 +19,8 @@ AUDIO = {"sample_shape": (8, 6, 1), "patch": (2, 6), "patch_width": 0}
 
 
 def _model(shape: dict):
-    make = BASE_MODELS.get("patch_transformer")
-    sizes = {"width": 16, "depth": 1, "num_heads": 2, "taps": 3}
-    return random_module(lambda: make(linear(), rngs=param_keys(0), **sizes, **shape))
+    spec = PatchTransformerSpec(width=16, depth=1, num_heads=2, taps=3, **shape)
+    return random_module(lambda: PatchTransformer(spec, linear(), rngs=param_keys(0)))
 
 
 @pytest.mark.parametrize("shape", [VIDEO, AUDIO])

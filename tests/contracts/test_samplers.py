@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every registered sampler promises, whatever its rule."""
+"""Contract of every registered sampler."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from mmdisco_jax.samplers.sampler import Sampler
 from tests.support.gaussian_worlds import SCHEDULES, SHAPES, Gaussian, network
 
 
-@pytest.fixture(params=SAMPLERS.names())
+@pytest.fixture(params=[*SAMPLERS.names(), "tests.support.outside.stepper:Euler"])
 def stepper(request):
     return SAMPLERS.get(request.param)()
 

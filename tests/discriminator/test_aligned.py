@@ -6,19 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmdisco_jax.base_models import BASE_MODELS
+from mmdisco_jax.base_models.patch_transformer import PatchTransformer, PatchTransformerSpec
 from mmdisco_jax.discriminator import DISCRIMINATORS
 from mmdisco_jax.discriminator.aligned import AlignedSpec
 from mmdisco_jax.discriminator.aligned_fusion import FUSION_HEADS
 from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.process.schedules import linear
+from mmdisco_jax.types import Clock, LatentFormat
 from tests.support.randoms import random_module
 
 SHAPES = {"audio": (8, 4, 1), "video": (4, 8, 8, 3)}
-PATCHES = {
-    "audio": {"sample_shape": SHAPES["audio"], "patch": (1, 4)},
-    "video": {"sample_shape": SHAPES["video"], "patch": (1, 4, 4)},
-}
+PATCHES = {"audio": (1, 4), "video": (1, 4, 4)}
 SIZES = {
     **{"num_moments": 4, "width": 16, "tower_depth": 1, "fusion_depth": 1},
     **{"num_heads": 2, "taps": 3},
@@ -26,36 +24,35 @@ SIZES = {
 WIDTHS = {"audio": 12, "video": 16}
 
 
-def _bases():
-    make = BASE_MODELS.get("patch_transformer")
-    rest = {"depth": 1, "num_heads": 2, "taps": 3}
-    patch_widths = {"audio": 0, "video": 8}
-    return {
-        m: make(
-            linear(),
-            rngs=param_keys(0),
-            width=WIDTHS[m],
-            patch_width=patch_widths[m],
-            **PATCHES[m],
-            **rest,
-        )
-        for m in SHAPES
-    }
+FORMATS = {
+    m: LatentFormat(shape=SHAPES[m], clock=Clock(first=0.0, step=0.1), feature_width=WIDTHS[m])
+    for m in SHAPES
+}
+
+
+def _base(m: str) -> PatchTransformer:
+    spec = PatchTransformerSpec(
+        sample_shape=SHAPES[m],
+        patch=PATCHES[m],
+        patch_width={"audio": 0, "video": 8}[m],
+        width=WIDTHS[m],
+        depth=1,
+        num_heads=2,
+        taps=3,
+    )
+    return PatchTransformer(spec, linear(), rngs=param_keys(0))
 
 
 def _model(kind: str, fusion: str):
     """A pair model (x_t, t) -> logit."""
+    make = DISCRIMINATORS.get(kind)
     if kind == "aligned":
-        towers = {m: {**PATCHES[m], "patch_width": 8} for m in SHAPES}
-        make = DISCRIMINATORS.get("aligned")
+        towers = {m: {"patch": PATCHES[m], "patch_width": 8} for m in SHAPES}
         return random_module(
-            lambda: make(rngs=param_keys(0), towers=towers, fusion=fusion, **SIZES)
+            lambda: make(FORMATS, rngs=param_keys(0), towers=towers, fusion=fusion, **SIZES)
         )
-    make = DISCRIMINATORS.get("aligned_on_bases")
-    model = random_module(
-        lambda: make(rngs=param_keys(0), in_features=WIDTHS, fusion=fusion, **SIZES)
-    )
-    return model.on_bases({m: random_module(lambda m=m: _bases()[m]) for m in SHAPES})
+    model = random_module(lambda: make(FORMATS, rngs=param_keys(0), fusion=fusion, **SIZES))
+    return model.on_bases({m: random_module(lambda m=m: _base(m)) for m in SHAPES})
 
 
 def _pair(batch: int):
@@ -108,3 +105,19 @@ def test_moments_of_sound_and_picture_meet_where_they_are():
 def test_an_unknown_fusion_is_named():
     with pytest.raises(ValueError, match="unknown fusion 'sum': choose one of products"):
         _model("aligned", "sum")
+
+
+def test_a_base_without_features_is_named():
+    formats = FORMATS | {"audio": LatentFormat(shape=(8, 4, 1), clock=FORMATS["audio"].clock)}
+    make = DISCRIMINATORS.get("aligned_on_bases")
+    with pytest.raises(ValueError, match="base models of audio offer no features"):
+        make(formats, rngs=param_keys(0), **SIZES)
+
+
+def test_moments_are_the_frames_of_the_modality_that_has_fewest():
+    make = DISCRIMINATORS.get("aligned_on_bases")
+    sizes = {name: size for name, size in SIZES.items() if name != "num_moments"}
+    model = random_module(lambda: make(FORMATS, rngs=param_keys(0), **sizes))
+    on_bases = model.on_bases({m: random_module(lambda m=m: _base(m)) for m in SHAPES})
+    seen = jax.eval_shape(lambda x: on_bases.features(x, jnp.array([5, 300])), _pair(2))
+    assert {m: v.shape[1] for m, v in seen.items()} == dict.fromkeys(SHAPES, 4)

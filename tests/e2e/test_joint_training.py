@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs.folder_mm_diffusion import get_config
-from mmdisco_jax.commands import train
+from mmdisco_jax.experiment import load_config
 from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
 from tests.support import training_processes as processes
+from tests.support.experiments import run_mode
 from tests.support.media_seeds import write_seed
 
 STEPS, KILLS = 100, 4
@@ -35,7 +35,7 @@ def config(tmp_path_factory) -> Any:
         Path(media).mkdir()
         for seed in range(6):
             write_seed(Path(media) / f"{seed}.mp4", seconds=3.6, seed=seed)
-    config: Any = get_config(media)
+    config: Any = load_config(f"configs/folder_mm_diffusion.py:{media}")
     config.data.dir = str(base / "data")
     config.train.update(num_steps=STEPS, warmup_steps=5, batch_size=4, log_every=5, save_every=10)
     prepare("folder", config.data.dir, **config.data.options)
@@ -45,7 +45,7 @@ def config(tmp_path_factory) -> Any:
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("trained")
-    train.run(config, workdir)
+    run_mode("train", config, workdir)
     return workdir
 
 
@@ -62,13 +62,13 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(config, trained, tmp_
     rng, log = random.Random(time.time_ns()), tmp_path / "metrics.jsonl"
     for _ in range(KILLS):
         size = log.stat().st_size if log.exists() else 0
-        process = processes.start(train.run, config, tmp_path)
+        process = processes.start(run_mode, "train", config, tmp_path)
         while process.is_alive() and size == (log.stat().st_size if log.exists() else 0):
             time.sleep(0.05)
         time.sleep(rng.uniform(0, 20))
         process.kill()
         process.join()
-    last = processes.start(train.run, config, tmp_path)
+    last = processes.start(run_mode, "train", config, tmp_path)
     assert processes.finish(last, timeout=1200) == 0
     assert loss_trace(read_metrics(tmp_path)) == loss_trace(read_metrics(trained))
     ours, theirs = (load_file(path / "weights.safetensors") for path in (tmp_path, trained))

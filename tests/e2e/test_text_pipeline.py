@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from mmdisco_jax.commands import convert, sample
-from mmdisco_jax.commands.prompts import encode_prompts
 
-from configs import convert as convert_config
-from mmdisco_jax import build
+from mmdisco_jax.experiment import load_config
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.media.cutting import iter_windows
 from mmdisco_jax.porting.weights import save_weights
 from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
+from mmdisco_jax.system import System
+from mmdisco_jax.tasks.prompts import encode_prompts, repeated
 from tests.golden.checker import relative_error
 from tests.support import tiny_pipelines as tiny
+from tests.support.experiments import run_mode, system_of
 from tests.support.randoms import random_params
 
 PROMPTS = ("a dog barks in the rain", "../../x 🔥", "a dog barks in the rain")
@@ -39,20 +39,29 @@ def pipelines(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
 def config(pipelines) -> Any:
     folder, _ = pipelines
     for name in ("audio", "video"):
-        chosen: Any = convert_config.get_config("diffusers")
-        chosen.convert.update(source=str(folder / name), target=f"{name}_ours")
-        convert.run(chosen, folder)
+        _convert(str(folder / name), f"{name}_ours", folder)
     config = tiny.config(".", folder / "audio_ours", folder / "video_ours")
     config.weights.discriminator = str(folder / "discriminator.safetensors")
     config.sample.variants.guided.scales.update(audio=50.0, video=50.0)
     config.sample.update(batch_size=2, prompts=PROMPTS, num_media=3)
-    init = build.discriminator(config)[1]
+    init = system_of(config).discriminator[1]
     params = random_params(jax.eval_shape(init, jax.random.key(0)))
     # A random discriminator says little: louder, so that no one could take it for rounding.
     last = params["network"]["last_linear"]["kernel"]
     last[...] = LOUDER * last[...]
     save_weights(config.weights.discriminator, params, {})
     return config
+
+
+@pytest.fixture(scope="module")
+def system(config) -> System:
+    return system_of(config)
+
+
+def _convert(source: str, target: str, workdir: Path) -> None:
+    chosen: Any = load_config("configs/convert.py:diffusers")
+    chosen.convert.update(source=source, target=target)
+    run_mode("convert", chosen, workdir)
 
 
 def _both(f: Any, g: float, x: Any, *texts: Any) -> Any:
@@ -72,23 +81,22 @@ def _bases(pipelines: dict[str, Any], t: int) -> dict[str, Any]:
     return {"audio": audio, "video": video}
 
 
-def _reference(config: Any, pipelines: dict[str, Any], guided: bool) -> dict[str, np.ndarray]:
+def _reference(system: System, pipelines: dict[str, Any], guided: bool) -> dict[str, np.ndarray]:
     """DDPM with both kinds of guidance; the recorded noise is that of the samples' keys."""
     count = len(PROMPTS)
     texts = tiny.embed(pipelines, list(PROMPTS))
     empty = {m: x.expand(count, *x.shape[1:]) for m, x in tiny.embed(pipelines, [""]).items()}
-    keys = sample_keys(config.sample.seed, jnp.arange(count))
-    x = {m: np.asarray(v) for m, v in initial(keys, build.sample_shapes(config)).items()}
-    noise, schedules = keyed(keys), build.schedules(config)
-    graphdef = build.discriminator(config)[0]
-    params = build.discriminator_params(config, "guided")
-    r = jax.jit(residual(build.log_ratio_fn(config, graphdef, params, {}), schedules))
+    settings = system.experiment.variant("guided")
+    keys = sample_keys(settings.seed, jnp.arange(count))
+    x = {m: np.asarray(v) for m, v in initial(keys, tiny.SHAPES).items()}
+    noise, schedules = keyed(keys), system.schedules
+    r = jax.jit(residual(system.log_ratio, schedules))
     stride = 1000 // tiny.STEPS
     for step in range(tiny.STEPS):
         t = (tiny.STEPS - 1 - step) * stride + 1
         eps = {}
         for m, base in _bases(pipelines, t).items():
-            to, g = _TO_TORCH[m], config.sample.text_scales[m]
+            to, g = _TO_TORCH[m], settings.text_scales[m]
             with torch.no_grad():
                 moved = torch.from_numpy(np.ascontiguousarray(x[m].transpose(to)))
                 out = _both(base, g, moved, texts[m], empty[m]).numpy()
@@ -97,8 +105,8 @@ def _reference(config: Any, pipelines: dict[str, Any], guided: bool) -> dict[str
             told = [{m: jnp.asarray(v.numpy()) for m, v in some.items()} for some in (texts, empty)]
             level, pair = jnp.full(count, t), {m: jnp.asarray(v) for m, v in x.items()}
             with_text, without = (r(pair, level, text) for text in told)
-            for m, s in config.sample.variants.guided.scales.items():
-                g = config.sample.text_scales[m]
+            for m, s in settings.scales.items():
+                g = settings.text_scales[m]
                 eps[m] = eps[m] + s * np.asarray(without[m] + g * (with_text[m] - without[m]))
         for m in x:
             abar = schedules[m].abar
@@ -113,26 +121,50 @@ def _reference(config: Any, pipelines: dict[str, Any], guided: bool) -> dict[str
     return x
 
 
+def test_shapes_codecs_and_texts_are_those_of_the_files(system, pipelines):
+    """Of the converted pipelines and of diffusers' own; the config states none of them."""
+    folder = pipelines[0]
+    as_saved = system_of(tiny.config(".", folder / "audio", folder / "video"))
+    for one in (system, as_saved):
+        assert one.shapes == tiny.SHAPES
+        assert {m: f.text_shape for m, f in one.formats.items()} == tiny.TEXT_SHAPES
+        assert one.bases["audio"].decoded_shapes() == {"audio": (8000,)}
+        assert one.bases["video"].decoded_shapes() == {"video": (tiny.FRAMES, 16, 16, 3)}
+        assert one.formats["audio"].clock.step == 0.02 and one.formats["video"].clock.step == 0.125
+        texts = {m: np.asarray(f(["rain"])) for m, f in one.text_encoders.items()}
+        wanted = tiny.embed(pipelines[1], ["rain"])
+        for m, x in texts.items():
+            assert x.shape == (1, *tiny.TEXT_SHAPES[m])
+            assert relative_error(x, wanted[m].numpy()) < 1e-5
+    digests = [{m: base.digest() for m, base in one.bases.items()} for one in (system, as_saved)]
+    assert digests[0] == digests[1]
+
+
 @pytest.mark.parametrize("variant", [pytest.param("independent", marks=pytest.mark.slow), "guided"])
-def test_samples_are_those_of_the_pytorch_modules(config, pipelines, variant):
-    prompts = encode_prompts(config)
+def test_samples_are_those_of_the_pytorch_modules(system, pipelines, variant):
+    prompts = encode_prompts(system)
     assert prompts is not None and prompts.num_samples == 3
-    params = (build.bases(config)[1], build.discriminator_params(config, variant))
-    got = build.sampler(config, variant)(*params, jnp.arange(3), prompts.rows(np.arange(3)))
-    wanted = _reference(config, pipelines[1], variant == "guided")
+    denoise = system.denoiser(variant, repeated(prompts.no_text, 3))
+    indices = np.arange(3)
+    got = system.sampler(variant).run(
+        denoise,
+        system.shapes,
+        seed=system.experiment.sample.seed,
+        indices=indices,
+        cond=prompts.rows(indices),
+    )
+    wanted = _reference(system, pipelines[1], variant == "guided")
     for m, x in wanted.items():
         assert relative_error(np.asarray(got[m]), x) < 1e-3, m
     if variant == "guided":  # the guidance is no rounding
-        plain = _reference(config, pipelines[1], False)
+        plain = _reference(system, pipelines[1], False)
         assert all(relative_error(plain[m], wanted[m]) > 0.02 for m in plain)
 
 
 def test_converted_pipelines_convert_back_bit_by_bit(config, pipelines, tmp_path):
     """And diffusers reads what comes out."""
     for name, saved in pipelines[1].items():
-        chosen: Any = convert_config.get_config("diffusers")
-        chosen.convert.update(source=config.weights[name], target="back")
-        convert.run(chosen, tmp_path / name)
+        _convert(config.weights[name], "back", tmp_path / name)
         back = type(saved).from_pretrained(tmp_path / name / "back")
         parts = ["text_encoder", "unet", "vae", *(["vocoder"] if name == "audio" else [])]
         modules = {k for k, v in back.components.items() if isinstance(v, torch.nn.Module)}
@@ -146,15 +178,15 @@ def test_converted_pipelines_convert_back_bit_by_bit(config, pipelines, tmp_path
 
 
 @pytest.mark.slow
-def test_media_hold_what_the_pipelines_decode(config, pipelines, tmp_path):
-    sample.run(config, tmp_path)
+def test_media_hold_what_the_pipelines_decode(config, system, pipelines, tmp_path):
+    run_mode("sample", config, tmp_path)
     files = sorted(path.name for path in (tmp_path / "guided").glob("*.mp4"))
     dog, odd = "a_dog_barks_in_the_rain", "x"
     assert files == [f"00000-{dog}.mp4", f"00001-{odd}.mp4", f"00002-{dog}.mp4"]
     page = (tmp_path / "index.html").read_text()
     assert all(f"{v}/{files[0]}" in page for v in ("independent", "guided"))
     clips = read_all(tmp_path / "guided")
-    latents = _reference(config, pipelines[1], True)
+    latents = _reference(system, pipelines[1], True)
     video, audio = pipelines[1]["video"], pipelines[1]["audio"]
     with torch.no_grad():
         z = torch.from_numpy(latents["video"].reshape(-1, *latents["video"].shape[2:]))
@@ -166,6 +198,6 @@ def test_media_hold_what_the_pipelines_decode(config, pipelines, tmp_path):
     error = np.abs(clips["video"].reshape(pixels.shape).astype(np.float32) - pixels)
     assert error.mean() < 0.5 + 0.1 and error.max() < 4  # rounding, and the latents' 1e-3
     assert relative_error(clips["audio"] / 32768, wave.clip(-1, 1)) < 0.01
-    window = next(iter_windows(tmp_path / "guided" / files[0], build.clip_spec(config)))
+    window = next(iter_windows(tmp_path / "guided" / files[0], system.clip_spec))
     loss = np.abs(window.video.astype(np.float32) - clips["video"][0]).mean()
     assert loss < 20  # what H.264 leaves of noise

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from mmdisco_jax import build
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.porting.weights import save_weights
 from tests.golden.checker import relative_error
 from tests.support import tiny_pipelines as tiny
+from tests.support.experiments import system_of
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def config_file(tmp_path_factory) -> Path:
     named = {m: str(folder / m) for m in ("audio", "video")}
     named["discriminator"] = str(folder / "discriminator.safetensors")
     config = tiny.config(".", folder / "audio", folder / "video")
-    save_weights(named["discriminator"], build.discriminator(config)[1](jax.random.key(0)), {})
+    save_weights(named["discriminator"], system_of(config).discriminator[1](jax.random.key(0)), {})
     (folder / "config.py").write_text(CONFIG.format(**named))
     (folder / "more.txt").write_bytes(FILE.encode())
     return folder / "config.py"

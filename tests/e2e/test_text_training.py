@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmdisco_jax.commands import evaluate, prepare, sample, train
 from mmdisco_jax.inputs.cache import open_cache
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
 from tests.support import tiny_pipelines as tiny
+from tests.support.experiments import run_mode
 from tests.support.media_seeds import write_seed
 
 pytestmark = pytest.mark.slow
@@ -44,13 +44,15 @@ def test_from_captioned_clips_to_scores(media, tmp_path):
         rows = [["file", "caption"], *([name, f"a {name.split('.')[0]}"] for name in files)]
         csv.writer(file).writerows(rows)
     models = tmp_path / "models"
-    config = tiny.config(f"{media},ddpm_50,folder", models / "audio", models / "video")
+    config = tiny.config(
+        f"path={media},sampler=ddpm_50,dataset=folder", models / "audio", models / "video"
+    )
     config.data.options.update(clip_seconds=tiny.SECONDS, table=str(table), test_fraction=0.4)
     config.data.update(dir=str(tmp_path / "data"), latents=str(tmp_path / "latents"))
     config.fakes.update(num_samples=FAKES, batch_size=8)
     config.train.update(num_steps=STEPS, warmup_steps=5, batch_size=8, learning_rate=1e-3)
     config.train.objective.update(groups=8, denoising_samples=4, denoising_from=20)
-    prepare.run(config, tmp_path)
+    run_mode("prepare", config, tmp_path)
     latents = open_cache(config.data.latents)[0]
     assert latents["text_audio"].shape == (tiny.CLAP_DIM,)
     assert latents["text_video"].shape == (tiny.LENGTH, tiny.CLIP_DIM)
@@ -58,17 +60,17 @@ def test_from_captioned_clips_to_scores(media, tmp_path):
     assert len(made) == FAKES and np.any(made[0]["text_video"] != made[9]["text_video"])
 
     config.weights.fakes = str(tmp_path / "fakes")
-    train.run(config, tmp_path / "discriminator")
+    run_mode("train", config, tmp_path / "discriminator")
     trace = np.array(loss_trace(read_metrics(tmp_path / "discriminator")))
     ce = [row["ce"] for row in read_metrics(tmp_path / "discriminator")]
     assert len(trace) == STEPS and np.isfinite(trace).all() and ce[-1] < ce[0]
 
     config.weights.discriminator = str(tmp_path / "discriminator" / "weights.safetensors")
     config.sample.update(prompts=("a ball", "rain"), samples_per_prompt=4, batch_size=4)
-    sample.run(config, tmp_path / "samples")
+    run_mode("sample", config, tmp_path / "samples")
     # One video is held out: too few clips for distances of sets.
     config.evaluate.update(num_real=8, replicates=50, metrics=("av_align",))
-    evaluate.run(config, tmp_path / "samples")
+    run_mode("evaluate", config, tmp_path / "samples")
     rows = json.loads((tmp_path / "samples" / "metrics.json").read_text())["rows"]
     assert set(rows) == {"real", "independent", "guided"}
     assert len(list((tmp_path / "samples" / "guided").glob("*.mp4"))) == 8

@@ -9,16 +9,21 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import soundfile
 
-from mmdisco_jax.export.gallery import (
+from mmdisco_jax.export.gallery import write_gallery
+from mmdisco_jax.export.gallery_page import (
     GalleryClip,
     GalleryPage,
     GallerySeed,
     GalleryTable,
+    page_html,
     write_page,
 )
-from mmdisco_jax.export.gallery_html import page_html
 from mmdisco_jax.matching import match_times
+from mmdisco_jax.worlds.bounce import physics
+from mmdisco_jax.worlds.bounce.marks import bounce_marks
+from tests.support.bounce_clips import batch_of
 
 ODD = "<b>\"&'</b>{{seeds}} \u00bd"
 
@@ -153,6 +158,62 @@ def test_writes_only_when_the_files_are_there(tmp_path):
     (tmp_path / "a.png").touch()
     write_page(tmp_path / "index.html", page(short))
     assert "Seed 7" in (tmp_path / "index.html").read_text("utf-8")
+
+
+def world(count):
+    return batch_of([physics.simulate(3, i) for i in range(count)])
+
+
+def test_a_gallery_of_clips_has_their_files_and_their_marks(tmp_path):
+    clips = world(2)
+    floats = clips | {"audio": clips["audio"] / 32767}
+    page = write_gallery(
+        tmp_path, {"a": clips, "b": floats}, fps=8, sample_rate_hz=16000, prompts=["a ball", "two"],
+        title="T", description="D", marks=bounce_marks,
+    )  # fmt: skip
+    assert page == tmp_path / "index.html"
+    found = Parser(page.read_text("utf-8"))
+    for text in ("T", "D", "a ball (seed 0)", "two (seed 1)", "timing F1", "impacts heard on time"):
+        assert text in found.text, text
+    stems = ["00000-a_ball", "00001-two"]
+    suffixes = (".mp4", ".wav", ".spectrogram.png", ".strip.png")
+    for variant in ("a", "b"):
+        names = {path.name for path in (tmp_path / variant).iterdir()}
+        assert names == {stem + suffix for stem in stems for suffix in suffixes}
+        for stem, sound in zip(stems, clips["audio"], strict=True):
+            read, _ = soundfile.read(tmp_path / variant / f"{stem}.wav", dtype="int16")
+            np.testing.assert_array_equal(read, sound)  # what was measured is what is heard
+
+
+def test_media_are_kept_on_request_and_replaced_else(tmp_path):
+    settings = {"fps": 8, "sample_rate_hz": 16000, "stems": ["x"]}
+    page = write_gallery(tmp_path, {"a": world(1)}, **settings)
+    for name in ("x.mp4", "x.wav"):
+        (tmp_path / "a" / name).write_bytes(b"mine")
+    write_gallery(tmp_path, {"a": world(1)}, **settings, reuse_media=True)
+    assert (tmp_path / "a" / "x.mp4").read_bytes() == b"mine"
+    assert (tmp_path / "a" / "x.wav").read_bytes() == b"mine"
+    write_gallery(tmp_path, {"a": world(1)}, **settings)
+    assert (tmp_path / "a" / "x.mp4").stat().st_size > 1000
+    assert "impacts heard" not in page.read_text()  # no marks were asked for
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        ({}, "at least one clip"),
+        ({"a": world(1), "b": world(2)}, "'a': 1, 'b': 2"),
+        ({"a/b": world(1)}, "without '/'"),
+        ({"a": {"video": world(1)["video"]}}, r"lack \['audio'\]"),
+        ({"a": world(1) | {"video": world(1)["video"] / 255}}, "uint8"),
+        ({"a": world(1) | {"audio": world(1)["audio"][:, :, None]}}, "one mono sound"),
+        ({"a": world(1) | {"audio": np.full((1, 9), np.nan)}}, "9 NaN"),
+    ],
+)
+def test_clips_of_another_form_write_nothing(tmp_path, clips, message):
+    with pytest.raises(ValueError, match=message):
+        write_gallery(tmp_path, clips, fps=8, sample_rate_hz=16000)
+    assert not list(tmp_path.iterdir())
 
 
 def best_by_search(first, second, tolerance):

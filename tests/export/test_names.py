@@ -36,6 +36,7 @@ def test_a_readable_prompt_stays_readable():
 
 def test_the_number_makes_a_name_unique_and_the_prompt_makes_it_readable(tmp_path):
     assert media_stem(7) == "00007"
+    assert media_stem(7, "") == "00007-untitled"
     assert media_stem(12, "a dog") == "00012-a_dog"
     stems = [media_stem(number, prompt) for number, prompt in enumerate(prompts())]
     assert len({stem.casefold() for stem in stems}) == len(stems)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is an input: files of a folder, of a list, of a table; and which split each gets."""
+"""Inputs of a dataset, from a folder, a list or a table, and the split of each."""
 
 import os
 import re

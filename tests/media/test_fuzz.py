@@ -37,7 +37,7 @@ def media(tmp_path_factory) -> tuple[Path, Path, dict[str, str]]:
 
 
 def run(folder: Path, data_dir: Path, **options) -> tuple[dict, dict]:
-    """What the process says, and the report."""
+    """The output of the process, and the report."""
     given = {"folder": str(folder), "data_dir": str(data_dir), "test_fraction": 0.4}
     done = finish(start({**given, **CLIP, **options}))
     report = json.loads((Path(done["summary"]["directory"]) / "preflight.json").read_text())

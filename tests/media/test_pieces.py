@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves for the next one is whole or not there, and a full disk blames no file."""
+"""Intermediate files are whole or absent, and a full disk blames no file."""
 
 import json
 import os

@@ -97,7 +97,7 @@ def write_signals(
 
 
 def flashes_of(window: Window) -> np.ndarray:
-    """When a frame is white and the one before it is not."""
+    """Times at which a frame is white and the one before it is not."""
     white = window.video.mean(axis=(1, 2, 3)) > 128
     return window.start_seconds + (1 + np.flatnonzero(white[1:] & ~white[:-1])) / SPEC.fps
 

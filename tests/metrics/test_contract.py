@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every registered metric promises, and how its results are shown."""
+"""Contract of every registered metric, and of one that is named by its place."""
 
 import dataclasses
-import io
 import json
 import re
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from mmdisco_jax.metrics import METRICS, api, table
+from mmdisco_jax.metrics import METRICS, api
 from tests.support.bounce_clips import batch_of
 
+OWN = "tests.support.loudness:make"  # as a user's own metric is named
 CONTEXT = api.Context(fps=8, sample_rate_hz=16_000, replicates=20)
 
 
@@ -22,7 +21,7 @@ def batches(clips):
     return [batch_of(clips[a:b]) for a, b in ((0, 1), (1, 4), (4, 6))]
 
 
-@pytest.fixture(scope="module", params=METRICS.names())
+@pytest.fixture(scope="module", params=[*METRICS.names(), OWN])
 def metric(request, clips):
     context = dataclasses.replace(CONTEXT, reference=batch_of(clips[32:]))
     return METRICS.get(request.param)(context)
@@ -96,12 +95,11 @@ def test_json_has_no_nan():
     assert _result(value=float("nan")).to_json()["value"] is None
 
 
-def test_tables_show_every_field():
-    markdown = table.markdown([_result(), _result(name="second", better="lower")]).splitlines()
-    assert markdown[0] == "| metric | value | 95 % interval | n | protocol |"
-    assert markdown[2] == "| a\\|b ↑ | 0.500 | 0.250 to 12.5 | 8 | p_v1 |"
-    assert markdown[3].startswith("| second ↓ |")
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(table.terminal([_result()], title="Scores"))
-    text = console.export_text()
-    assert all(part in text for part in ("Scores", "a|b ↑", "0.250 to 12.5", "p_v1"))
+def test_weights_and_prompts_are_asked_for_by_name():
+    context = dataclasses.replace(CONTEXT, weights={"net": "a.safetensors"}, prompts=("a dog",))
+    assert context.require_weights("net") == "a.safetensors"
+    assert context.require_prompts("net") == ("a dog",)
+    with pytest.raises(ValueError, match=r"weights=\{'other'"):
+        context.require_weights("other")
+    with pytest.raises(ValueError, match="pass prompts"):
+        CONTEXT.require_prompts("net")

@@ -18,7 +18,7 @@ def test_keys_are_those_of_rngs():
 
 
 def test_counting_leaves_nothing_in_a_trace():
-    """What Rngs counts in arrays is an equation each, and a search through all the others."""
+    """Keys are counted in Python: each count in an array would be an equation of the trace."""
 
     def trace(keys):
         return jax.make_jaxpr(lambda key: [keys(key).params() for _ in range(1)])(jax.random.key(0))

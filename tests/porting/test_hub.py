@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snapshot(cache: Path, commit: str = "0" * 40) -> Path:
-    """Where the cache keeps a revision of `ID`."""
+    """Folder of a revision of `ID` in the cache."""
     repository = cache / ("models--" + ID.replace("/", "--"))
     (repository / "refs").mkdir(parents=True, exist_ok=True)
     (repository / "refs" / "main").write_text(commit)

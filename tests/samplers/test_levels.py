@@ -57,7 +57,7 @@ def test_an_unknown_spacing_is_named():
 
 
 def test_the_official_solver_levels():
-    """What its wrapper tells the model in 20 calls, as measured in the official code."""
+    """Times that the official wrapper tells the model in 20 calls, as measured."""
     grid = solver_levels(LINEAR, 20)
     known = [999, 949, 898, 843, 784, 721, 652, 576, 492, 399, 302, 211, 138, 85, 51, 30, 16, 8, 3]
     assert list(grid.model_times) == [*known, 1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the bounce detectors can be trusted: against the simulator's truth, on real clips."""
+"""Accuracy of the bounce detectors on real clips, against the simulator's truth."""
 
 from collections.abc import Sequence
 

@@ -157,7 +157,7 @@ def _fitted(value: float, letter: str) -> float | int:
 
 
 def _texts(seeds: dict[str, bytes]) -> Iterator[tuple[str, str, bytes]]:
-    """What is no media file, or names other files: (kind, form, bytes)."""
+    """Files that are no media, or name other files: (kind, form, bytes)."""
     yield "empty", "mp4", b""
     yield "empty", "gif", b""
     yield "text", "mp4", b"<html><body>404 Not Found</body></html>"
@@ -176,7 +176,7 @@ def _texts(seeds: dict[str, bytes]) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _odd_things(folder: Path, data: bytes) -> dict[str, str]:
-    """What has the name of a media file, but is none."""
+    """Files with the name of a media file that are none."""
     kinds = {}
     os.mkfifo(folder / "odd pipe.mp4")
     (folder / "odd dangling.mp4").symlink_to("nowhere.mp4")

@@ -34,7 +34,7 @@ def start(options: dict[str, Any]) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen, seconds: float = 900.0) -> dict[str, Any]:
-    """What it printed; AssertionError if it failed."""
+    """Its output; AssertionError if it failed."""
     try:
         printed, _ = process.communicate(timeout=seconds)
     except BaseException:
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _count_changes(die_at: int) -> list[str]:
-    """What is renamed, removed, made or opened for writing from now on, in this process."""
+    """Log of files that this process renames, removes, makes or opens for writing from now on."""
     changes: list[str] = []
 
     def noted(event: str, arguments: tuple) -> None:

@@ -23,6 +23,6 @@ def random_params(abstract: Any, seed: int = 0) -> Any:
 
 
 def random_module(make: Callable[[], Any], seed: int = 0) -> Any:
-    """What `make` builds, with `random_params` instead of its initialisers' numbers."""
+    """Module of `make`, with `random_params` instead of its initialisers' numbers."""
     graphdef, abstract = nnx.split(nnx.eval_shape(make))
     return nnx.merge(graphdef, random_params(abstract, seed))

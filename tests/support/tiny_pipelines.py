@@ -7,13 +7,16 @@ from typing import Any
 import torch
 import transformers
 
-from configs import vggsound_audioldm_animatediff
+from mmdisco_jax.experiment import load_config
 from tests.support import text_encoders as tiny
 from tests.support.reference import diffusers
 
 FRAMES, SIDE, STEPS, SECONDS = 4, 16, 3, 0.5
 LENGTH = 12  # tokens
 CLAP_DIM, CLIP_DIM = 16, 20
+# Of the pipelines below at this clip: the autoencoders halve each side.
+SHAPES = {"audio": (25, 32, 8), "video": (FRAMES, SIDE // 2, SIDE // 2, 4)}
+TEXT_SHAPES = {"audio": (CLAP_DIM,), "video": (LENGTH, CLIP_DIM)}
 BETAS = {"audio": (0.0015, 0.0195), "video": (0.00085, 0.012)}
 
 
@@ -147,22 +150,23 @@ def embed(pipelines: dict[str, Any], prompts: list[str]) -> dict[str, torch.Tens
     return made
 
 
-def config(argument: str, audio: Path, video: Path) -> Any:
-    """The config of AudioLDM and AnimateDiff for pipelines of `save`, in their folders."""
-    made: Any = vggsound_audioldm_animatediff.get_config(argument)
-    made.clip.seconds = SECONDS
-    made.codecs.audio.num_samples = round(SECONDS * 16_000)
+def config(argument: str, audio: Path | str, video: Path | str) -> Any:
+    """The config of AudioLDM and AnimateDiff for pipelines of `save`, in their folders.
+
+    Latents, texts and codecs are those of the pipelines' files; nothing here states them.
+    """
+    made: Any = load_config(f"configs/vggsound_audioldm_animatediff.py:{argument}")
+    made.clip.update(seconds=SECONDS, height=SIDE, width=SIDE)
     made.data.options.update(height=SIDE, width=SIDE)
     for section in made.bases.values():
         section.param_dtype = section.compute_dtype = "float32"
-    made.bases.audio.sample_shape = (25, 32, 8)
-    made.bases.video.sample_shape = (FRAMES, SIDE // 2, SIDE // 2, 4)
-    made.bases.video.adapter = ""
-    made.weights.update({"audio": str(audio), "video": str(video)})
+    made.weights.update(audio=str(audio), video=str(video), motion="")
     made.sample.num_steps = STEPS
     for stepper in made.sample.samplers.values():
-        stepper.stride = 1000 // STEPS
-    sizes = {"model_channels": 8, "num_res_blocks": 1, "emb_dim": 8, "num_groups": 4}
-    made.discriminator.update(sizes | {"video_text_dim": CLIP_DIM, "audio_text_dim": CLAP_DIM})
-    made.discriminator.channel_mult = (1, 2)
+        if "stride" in stepper:
+            stepper.stride = 1000 // STEPS
+    with made.unlocked():
+        made.discriminator.update(
+            model_channels=8, num_res_blocks=1, emb_dim=8, num_groups=4, channel_mult=(1, 2)
+        )
     return made

@@ -65,13 +65,13 @@ class Batches:
         self.count = state["next_index"]
 
 
-def _loss(params, frozen, batch, key, step):
+def _loss(params, frozen, batch, key, step, history):
     x = batch["x"]
     hidden = jnp.tanh((x + 0.1 * jax.random.normal(key, x.shape)) @ params["first"])
     error = jnp.square(hidden @ params["second"] + frozen["offset"] - x).mean(-1)
     half = (batch["index"] % 2)[:, None] == jnp.arange(2)
     bins = (half * error[:, None]).sum(0) / half.sum(0)
-    return error.mean(), {"error/0": bins[0], "error/1": bins[1]}
+    return error.mean(), {"error/0": bins[0], "error/1": bins[1]}, history
 
 
 LEVELS = LossSecondMoment(num_timesteps=4, num_losses=3)
@@ -111,7 +111,7 @@ def task(num_steps: int = 12, *, remembers: bool = False) -> Task:
         ema_decay=0.9,
         seed=1,
         num_microbatches=2 if remembers else 1,
-        memory=LEVELS.init() if remembers else None,
+        history=LEVELS.init() if remembers else None,
     )
 
 
@@ -129,7 +129,7 @@ def run(
 ) -> dict[str, np.ndarray]:
     """Trains or resumes; the leaves of the final state by name.
 
-    remembers: with a loss that has a memory, on parts of the batch.
+    remembers: with a loss that keeps a history, on parts of the batch.
     """
     mesh = mesh or make_mesh({"data": -1, "fsdp": 1}, devices=jax.devices()[:1])
     spec = LoopSpec(num_steps=num_steps, log_every=4, save_every=save_every)

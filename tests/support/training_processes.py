@@ -15,8 +15,8 @@ from jax.experimental.compilation_cache import compilation_cache as cache
 
 ROOT = Path(__file__).resolve().parents[2]
 _CONTEXT = multiprocessing.get_context("forkserver")
-_COMMANDS = [f"mmdisco_jax.commands.{name}" for name in ("cli", "sample", "train")]
-_CONTEXT.set_forkserver_preload(["tests.support.toy_training", *_COMMANDS])
+_MODES = [f"mmdisco_jax.{name}" for name in ("cli", "tasks.sample", "tasks.train")]
+_CONTEXT.set_forkserver_preload(["tests.support.toy_training", *_MODES])
 _COMPILER = ("jax_compilation_cache_dir", "jax_disable_most_optimizations")
 
 

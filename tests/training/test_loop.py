@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the loop writes, and how it ends when the numbers break."""
+"""Files of the training loop, and its end when numbers break."""
 
 import numpy as np
 import pytest

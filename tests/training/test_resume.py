@@ -81,14 +81,14 @@ def test_signals_checkpoint_first(tmp_path, uninterrupted):
 
 def test_what_the_loss_remembers_is_part_of_the_checkpoint(tmp_path, uninterrupted):
     whole = toy.run(tmp_path / "whole", remembers=True)
-    assert whole["memory.counts"].tolist() == [3] * 4 and whole["memory.losses"].shape == (4, 3)
-    assert not any(name.startswith("memory") for name in uninterrupted[0])
+    assert whole["history.counts"].tolist() == [3] * 4 and whole["history.losses"].shape == (4, 3)
+    assert not any(name.startswith("history") for name in uninterrupted[0])
     stopped = toy.Batches(5, lambda batch: os.kill(os.getpid(), signal.SIGTERM) or batch)
     with pytest.raises(StoppedError):
         toy.run(tmp_path / "cut", stopped, remembers=True)
     trace = loss_trace(read_metrics(tmp_path / "whole"))
     assert_same_run(tmp_path / "cut", toy.run(tmp_path / "cut", remembers=True), (whole, trace))
-    with pytest.raises(CheckpointError, match=r"memory.losses is .* there and absent here"):
+    with pytest.raises(CheckpointError, match=r"history.losses is .* there and absent here"):
         toy.run(tmp_path / "cut")
 
 

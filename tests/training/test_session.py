@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a training starts from."""
+"""Start of a training: given parameters, or drawn ones."""
 
 import dataclasses
 

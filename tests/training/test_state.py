@@ -14,9 +14,9 @@ from mmdisco_jax.training.state import init_state, make_step
 def test_the_step_follows_its_gradient_and_averages_as_the_docstring_says():
     """With plain descent on loss = a * w and rate 0.1, w falls by 0.1 a each step."""
 
-    def loss_fn(params, frozen, batch, key, step):
+    def loss_fn(params, frozen, batch, key, step, history):
         noise = jax.random.normal(key)
-        return frozen * params["w"], {"noise": noise, "step": step}
+        return frozen * params["w"], {"noise": noise, "step": step}, history
 
     optimizer = optax.sgd(0.1)
     state = init_state({"w": jnp.array(2.0)}, optimizer)
@@ -72,10 +72,10 @@ def test_a_warm_up_longer_than_the_training_is_refused():
 def test_microbatches_give_the_gradient_of_the_whole_batch():
     rows = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 
-    def loss_fn(params, frozen, batch, key, step):
+    def loss_fn(params, frozen, batch, key, step, history):
         error = jnp.square(batch["x"] @ params["w"] - frozen)
         share = jnp.where(batch["x"][0, 0] > 0, jnp.nan, error.mean())
-        return error.mean(), {"error": error.mean(), "some": share}
+        return error.mean(), {"error": error.mean(), "some": share}, history
 
     params = {"w": jnp.array([0.5, -1.0, 2.0])}
     found = []
@@ -94,8 +94,8 @@ def test_microbatches_give_the_gradient_of_the_whole_batch():
 
 
 def test_microbatches_draw_their_own_noise():
-    def loss_fn(params, frozen, batch, key, step):
-        return params["w"] * jax.random.normal(key), {}
+    def loss_fn(params, frozen, batch, key, step, history):
+        return params["w"] * jax.random.normal(key), {}, history
 
     step = make_step(loss_fn, optax.sgd(1.0), ema_decay=0.5, num_microbatches=2)
     state = init_state({"w": jnp.array(0.0)}, optax.sgd(1.0))
@@ -106,12 +106,12 @@ def test_microbatches_draw_their_own_noise():
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_a_memory_goes_from_part_to_part_and_step_to_step(parts):
+def test_the_history_goes_from_part_to_part_and_step_to_step(parts):
     """The loss counts its calls, and keeps the last row of each part it saw."""
 
-    def loss_fn(params, frozen, batch, key, step, memory):
-        after = {"calls": memory["calls"] + 1, "last": batch["x"][-1]}
-        return params["w"] * memory["last"], {"seen": memory["calls"]}, after
+    def loss_fn(params, frozen, batch, key, step, history):
+        after = {"calls": history["calls"] + 1, "last": batch["x"][-1]}
+        return params["w"] * history["last"], {"seen": history["calls"]}, after
 
     start = {"calls": jnp.zeros((), jnp.int32), "last": jnp.array(10.0)}
     state = init_state({"w": jnp.array(0.0)}, optax.sgd(1.0), start)
@@ -120,17 +120,17 @@ def test_a_memory_goes_from_part_to_part_and_step_to_step(parts):
     after, metrics = step(state, None, {"x": jnp.arange(6.0)}, jax.random.key(0))
     used = [10.0] if parts == 1 else [10.0, 3.0, 4.0]
     np.testing.assert_allclose(after.params["w"], -np.mean(used), rtol=1e-6)
-    assert (int(after.memory["calls"]), float(after.memory["last"])) == (parts, 5.0)
+    assert (int(after.history["calls"]), float(after.history["last"])) == (parts, 5.0)
     assert float(metrics["seen"]) == (parts - 1) / 2
     again, _ = step(after, None, {"x": jnp.arange(6.0)}, jax.random.key(0))
-    assert int(again.memory["calls"]) == 2 * parts
+    assert int(again.history["calls"]) == 2 * parts
     forgetful = init_state({"w": jnp.array(0.0)}, optax.sgd(1.0))
-    assert forgetful.memory is None
+    assert forgetful.history is None
 
 
 def test_a_batch_that_cannot_be_cut_is_named():
     step = make_step(
-        lambda p, f, b, k, s: (p.sum(), {}), optax.sgd(1.0), ema_decay=0.5, num_microbatches=4
+        lambda p, f, b, k, s, h: (p.sum(), {}, h), optax.sgd(1.0), ema_decay=0.5, num_microbatches=4
     )
     with pytest.raises(ValueError, match="a batch of 6 cannot be cut into 4 microbatches"):
         step(init_state(jnp.zeros(2), optax.sgd(1.0)), None, jnp.zeros((6, 1)), jax.random.key(0))

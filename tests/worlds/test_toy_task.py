@@ -2,29 +2,31 @@
 """The toy experiment, shrunk: guided pairs are nearer to the true joint than independent ones."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.stats import norm
 
-from configs.toy import get_config
-from mmdisco_jax.commands import toy
+from mmdisco_jax.experiment import load_config
+from mmdisco_jax.tasks import toy
+from tests.support.experiments import run_mode, system_of
 
 
-def _shrunk():
-    config = get_config()
+def _shrunk(worlds: tuple[str, ...] = ("pairs",)):
+    config: Any = load_config("configs/toy.py")
+    config.train.num_steps = 150
+    config.toy.update(num_samples=500, num_reference=1000, num_replicates=60, num_steps=25)
     with config.unlocked():
-        config.worlds = ("pairs",)
-        config.losses = {"both": {"cross_entropy": 1.0, "denoising": 1.0}}
-    sizes = {"num_samples": 500, "num_reference": 1000, "num_replicates": 60}
-    config.update(sizes | {"train": {"num_steps": 150}, "sampler": {"num_steps": 25}})
+        config.toy.worlds = worlds
+        config.toy.losses = {"both": {"cross_entropy": 1.0, "denoising": 1.0}}
     return config
 
 
 @pytest.mark.slow
 def test_guided_pairs_are_nearer_to_the_truth(tmp_path):
-    results = toy.run(_shrunk(), tmp_path)
+    results = run_mode("toy", _shrunk(), tmp_path)
     assert json.loads((tmp_path / "toy.json").read_text()) == results
     assert min(Image.open(tmp_path / "toy.png").size) > 200
     assert list(results) == ["pairs, in-domain", "pairs, out-of-domain"]
@@ -48,8 +50,7 @@ def test_energy_distance_of_two_gaussians():
 
 
 def test_an_unknown_world_is_named():
-    config = get_config()
-    with config.unlocked():
-        config.worlds = ("spiral",)
+    settings = system_of(_shrunk(("spiral",))).experiment.toy
+    assert settings is not None
     with pytest.raises(ValueError, match="unknown toy world 'spiral': choose from ring"):
-        toy.problems(config)
+        toy.problems(settings)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a bounce clip rings and at which of the world's pitches: detectors for generated sound.
+"""Onset and pitch detectors for the sound of generated bounce clips.
 
 An onset is a rise of the level: the amplitude of the 40 ms after an instant less that of the 40 ms
 before. Windows that long see through the ripple that Griffin-Lim leaves in a decaying tone, and
@@ -19,12 +19,12 @@ MIN_RELATIVE_RISE = 0.22
 MIN_RISE = 0.01  # of full scale; the quietest ring of the world rises by .07
 MIN_RATIO = 2.0  # amplitude after over before
 APART_SECONDS = 0.18  # the world's impacts are at least .27 apart
-PITCH_SECONDS = 0.12  # the stretch after an onset that tells its pitch
+PITCH_SECONDS = 0.12  # the part after an onset that its pitch is read from
 BAND_HZ = (200.0, 6000.0)
 
 
 def audio_onsets(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Onset times in seconds, ascending float64 [n], and their pitch classes int [n].
+    """Detects onset times in seconds, ascending float64 [n], and their pitch classes int [n].
 
     audio: one clip, int16 or float in [-1, 1], [32000] at 16 kHz. A class indexes
     `physics.PITCHES_HZ`: of the four bands around them (borders half-way in log-frequency) the one
@@ -42,7 +42,7 @@ def audio_onsets(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clip_pitch(pitches: np.ndarray) -> int:
-    """The class of more than half of a clip's onsets; -1 without one, or without any onset."""
+    """Pitch class of more than half of a clip's onsets; -1 without one, or without any onset."""
     if len(pitches) == 0:
         return -1
     votes = np.bincount(pitches)

@@ -29,8 +29,7 @@ _TIMES = np.arange(round(physics.CLIP_SECONDS / STEP_SECONDS)) * STEP_SECONDS
 
 
 def video_impacts(track: Track) -> np.ndarray:
-    """Times in seconds, ascending float64 [n], at which the ball of a 16-frame track hits the
-    floor.
+    """Detects the seconds, ascending float64 [n], at which a 16-frame track hits the floor.
 
     Empty when the ball is hardly seen or does not fly as this world's ball does.
     """
@@ -45,7 +44,7 @@ def video_impacts(track: Track) -> np.ndarray:
 
 
 def _supported(second: float, fits: np.ndarray) -> bool:
-    """Whether frames that fit lie within reach before and after an impact."""
+    """True if frames that fit lie within reach before and after an impact."""
     since = _SEEN[fits] - second
     before, after = since <= 0, since > 0
     near = np.abs(since) <= REACH_SECONDS
@@ -83,9 +82,7 @@ def _parabola(seconds: np.ndarray, speed: np.ndarray) -> np.ndarray:
 
 
 def _cost(flights: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Capped squared misfit of each flight, in squared tolerances; nan on either side costs
-    nothing.
-    """
+    """Capped squared misfit of each flight, in squared tolerances; nan costs nothing."""
     misfit = np.minimum((flights - height) ** 2, OUTLIER_PIXELS**2)
     return np.nansum(misfit, 1) / TOLERANCE_PIXELS**2
 
@@ -121,8 +118,9 @@ def _best_chain(height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _straight_cost(height: np.ndarray) -> float:
-    """The cheapest straight path, which a ball that lies, hangs or drifts takes: no impact
-    explains less.
+    """Cost of the cheapest straight path, which a ball that lies, hangs or drifts takes.
+
+    Impacts must explain more than it.
     """
     seen = np.flatnonzero(np.isfinite(height))
     if len(seen) < 2:

@@ -28,7 +28,7 @@ TOLERANCES = {"half_frame": 0.5 / physics.FPS, "one_frame": 1.0 / physics.FPS}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What the detectors report of one clip: seconds, classes (or -1), frames with a ball."""
+    """Report of the detectors on one clip: seconds, classes (or -1), frames with a ball."""
 
     impacts: np.ndarray
     onsets: np.ndarray
@@ -38,7 +38,7 @@ class Seen:
 
 
 def detect(video: np.ndarray, audio: np.ndarray) -> Seen:
-    """Run every detector on one clip: uint8 [16, 32, 32, 3], int16 or float [32000]."""
+    """Runs every detector on one clip: uint8 [16, 32, 32, 3], int16 or float [32000]."""
     track = track_ball(video)
     onsets, pitches = audio_onsets(audio)
     return Seen(
@@ -140,12 +140,12 @@ class Bounce:
 
 
 def make(context: api.Context) -> Bounce:
-    """The bounce metric; `context` must be of the bounce world (8 fps, 16 kHz)."""
+    """Makes the bounce metric; `context` must be of the bounce world (8 fps, 16 kHz)."""
     return Bounce(context=context)
 
 
 def rows(seen: Sequence[Seen]) -> api.State:
-    """The state that holds these reports."""
+    """Makes the state that holds these reports."""
     table = np.full((len(seen), 2 * MAX_EVENTS + 3), np.nan)
     for row, one in zip(table, seen, strict=True):
         row[: len(one.impacts)] = one.impacts

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The world of `bounce`: one ball falls, bounces and rings.
+"""Bouncing ball simulator: video of a falling ball and the sound of its impacts.
 
 What a clip holds is decided by two hidden facts that sound and picture share: *when* the ball hits
 the floor, and *what* colour it has (the colour sets the pitch). Everything else (horizontal place,
@@ -39,7 +39,7 @@ FULL_SPEED = 60.0  # pixels / s: the impact speed that sounds at full scale
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BounceClip:
-    """One clip and its truth.
+    """Simulated clip with its ground truth.
 
     video uint8 [16, 32, 32, 3]; audio int16 [32000]; impact_seconds and impact_speeds float64 [n];
     colour int in 0..3; height float64 [16], the centre's height above contact at each frame,
@@ -55,7 +55,7 @@ class BounceClip:
 
 
 def simulate(seed: int, index: int) -> BounceClip:
-    """Clip `index` of the dataset `seed`; the same arguments always give the same clip."""
+    """Simulates clip `index` of the dataset `seed`; the same arguments give the same clip."""
     rng = np.random.default_rng([seed, index])
     colour = int(rng.integers(len(COLOURS)))
     while True:
@@ -79,7 +79,7 @@ def simulate(seed: int, index: int) -> BounceClip:
 
 
 def _visible(impacts: np.ndarray, speeds: np.ndarray) -> bool:
-    """Whether every impact can be read from 8 frames a second."""
+    """True if every impact can be read from 8 frames a second."""
     inside = impacts[0] >= FIRST_IMPACT_SECONDS and impacts[-1] <= LAST_IMPACT_SECONDS
     return 2 <= len(impacts) <= 4 and inside and speeds[-1] >= MIN_IMPACT_SPEED
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the ball of a bounce clip is, and when it hits the floor: detectors for generated video.
+"""Ball tracker for the pictures of generated bounce clips.
 
 Strict about the ball (a blob that is not the world's ball is no ball), lenient about the rest:
 frames without one are gaps, not guesses.
@@ -26,7 +26,7 @@ TRUE_AREA = np.pi * (physics.RADIUS**2 + 1 / 12)  # of a disc whose rim falls of
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Track:
-    """What was seen of one clip's ball.
+    """Track of one clip's ball: presence, centre and colour by frame.
 
     present bool [f]; centre float64 [f, 2] as (y, x) in pixels, nan where absent; colour int [f],
     index into `physics.COLOURS`, -1 where absent.
@@ -37,8 +37,9 @@ class Track:
     colour: np.ndarray
 
     def clip_colour(self) -> int:
-        """The colour of more than half of the frames with a ball, if a quarter of all have one;
-        else -1.
+        """Colour of more than half of the frames with a ball, or -1.
+
+        It is -1 too if less than a quarter of all frames have one.
         """
         if 4 * self.present.sum() < len(self.present):
             return -1
@@ -47,7 +48,7 @@ class Track:
 
 
 def track_ball(video: np.ndarray) -> Track:
-    """Find the ball in each frame of one clip, uint8 [f, 32, 32, 3]."""
+    """Finds the ball in each frame of one clip, uint8 [f, 32, 32, 3]."""
     size = physics.FRAME_SIZE
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[1:] != (size, size, 3):
         raise ValueError(
@@ -70,8 +71,7 @@ _TOWARDS = physics.COLOURS[:, None, None] - _SCENE
 
 
 def _explain(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per frame the colour that best explains it as scene + cover * (colour - scene), and that
-    cover.
+    """Fits each frame as scene + cover * (colour - scene): the best colour and its cover.
 
     Least squares: cover = <d, c> / |c|^2 for d = frame - scene, and what stays unexplained is
     |d|^2 - 2 cover <d, c> + cover^2 |c|^2, whose first term is the same for every colour.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A discriminator of two scalars: a perceptron on waves of each and of the noise level."""
+"""Discriminator of two scalars: a perceptron on waves of each and of the noise level."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from mmdisco_jax.types import AV, Array, Cond
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToyDiscriminatorSpec:
-    """width and depth of the perceptron; waves x, sin(2^k x), cos(2^k x) with k < num_waves."""
+    """Width and depth of the perceptron; waves x, sin(2^k x), cos(2^k x) with k < num_waves."""
 
     width: int
     depth: int
@@ -28,7 +28,10 @@ class ToyDiscriminatorSpec:
 
 
 class ToyDiscriminator(nnx.Module):
-    """x_t {audio [b 1], video [b 1]}, t [b] -> logit [b]; 0 everywhere before training."""
+    """Log-ratio network of the toy worlds; 0 everywhere before training.
+
+    x_t {audio [b 1], video [b 1]}, t [b] -> logit [b].
+    """
 
     def __init__(self, spec: ToyDiscriminatorSpec, *, rngs: nnx.Rngs):
         self.spec = spec

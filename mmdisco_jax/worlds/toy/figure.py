@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The toy experiments on one page: a row per world and base, a column per way of sampling."""
+"""Figure of the toy experiments: a row per world and base, a column per way of sampling."""
 
 import io
 import os

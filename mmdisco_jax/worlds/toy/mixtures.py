@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two scalars, one per modality, whose joint and marginal noise predictors are known exactly.
+"""Gaussian mixtures of two scalars with exact joint and marginal noise predictors.
 
 A mixture of correlated Gaussians stays one under the forward process, so scores, log-ratios and
 samples have closed forms. The worlds here are the toy experiments' data; their marginals, kept or
@@ -29,7 +29,7 @@ class Mixture(NamedTuple):
     correlations: Array
 
     def sample(self, key: Array, batch_size: int) -> AV:
-        """Pairs {modality: [batch_size, 1]}."""
+        """Draws pairs {modality: [batch_size, 1]}."""
         pick, draw = jax.random.split(key)
         k = jax.random.categorical(pick, self.log_weights, shape=(batch_size,))
         z, rho = jax.random.normal(draw, (batch_size, 2)), self.correlations[k]
@@ -38,7 +38,7 @@ class Mixture(NamedTuple):
         return {m: x[:, i : i + 1] for i, m in enumerate(ORDER)}
 
     def disturbed(self, shift: float, widen: float) -> "Mixture":
-        """Means moved by `shift`, variances raised by widen^2: a base from another domain."""
+        """Mixture as of another domain: means moved by `shift`, variances raised by widen^2."""
         stds = jnp.sqrt(self.stds**2 + widen**2)
         shrink = self.stds[:, 0] * self.stds[:, 1] / (stds[:, 0] * stds[:, 1])
         return Mixture(self.log_weights, self.means + shift, stds, self.correlations * shrink)
@@ -54,13 +54,13 @@ def _standardised(x: AV, t: Array, mixture: Mixture, schedules: dict[str, Schedu
 
 
 def log_marginals(x: AV, t: Array, mixture: Mixture, schedules: dict[str, Schedule]) -> Array:
-    """log p(x_t) of each modality on its own, [b 2], up to a constant."""
+    """Marginal log p(x_t) of each modality on its own, [b 2], up to a constant."""
     z, _, std = _standardised(x, t, mixture, schedules)
     return logsumexp(mixture.log_weights[:, None] - 0.5 * z**2 - jnp.log(std), axis=1)
 
 
 def log_joint(x: AV, t: Array, mixture: Mixture, schedules: dict[str, Schedule]) -> Array:
-    """log q(x_t) of the pair, [b], up to the same constant."""
+    """Joint log q(x_t) of the pair, [b], up to the same constant."""
     z, alpha, std = _standardised(x, t, mixture, schedules)
     shrink = (alpha * mixture.stds / std).prod(-1)  # noise is independent and dilutes correlation
     rho = mixture.correlations * shrink
@@ -70,7 +70,7 @@ def log_joint(x: AV, t: Array, mixture: Mixture, schedules: dict[str, Schedule])
 
 
 def exact_bases(mixture: Mixture, schedules: dict[str, Schedule]) -> DenoiseFn:
-    """The pair of marginal noise predictors, eps_m = -sigma d log p(x_m) / d x_m."""
+    """Exact marginal noise predictors of both modalities, eps_m = -sigma d log p(x_m) / d x_m."""
 
     def denoise(x: AV, t: Array, cond: Cond) -> AV:
         del cond
@@ -81,7 +81,7 @@ def exact_bases(mixture: Mixture, schedules: dict[str, Schedule]) -> DenoiseFn:
 
 
 def exact_log_ratio(mixture: Mixture, base: Mixture, schedules: dict[str, Schedule]) -> LogRatioFn:
-    """log q(x_t) - log p(audio_t) - log p(video_t): what the discriminator should learn."""
+    """Exact log-ratio log q(x_t) - log p(audio_t) - log p(video_t), which a head should learn."""
 
     def h(x: AV, t: Array, cond: Cond) -> Array:
         del cond

@@ -18,7 +18,7 @@ from mmdisco_jax.worlds.toy.mixtures import ORDER, Mixture, exact_bases
 
 
 class Problem(NamedTuple):
-    """What is to be learned, and the mixture whose marginals the frozen bases know."""
+    """Target of the training, and the mixture whose marginals the frozen bases know."""
 
     world: Mixture
     base: Mixture
@@ -30,7 +30,7 @@ def loss(
     schedules: dict[str, Schedule],
     batch_size: int,
 ) -> LossFn:
-    """The project's losses on fresh pairs; `frozen` is a Problem. Weight 0: not computed.
+    """Computes the losses on fresh pairs; `frozen` is a Problem. Weight 0: not computed.
 
     Fakes come from the bases' own densities: what sampling the bases would give, without its error.
     """
@@ -38,7 +38,9 @@ def loss(
         raise ValueError(f"a discriminator needs a loss of positive weight, got {dict(weights)}.")
     levels = TimeSampler(num_timesteps=schedules["audio"].num_timesteps)
 
-    def loss_fn(params: Params, frozen: Problem, batch: None, key: Array, step: Array):
+    def loss_fn(
+        params: Params, frozen: Problem, batch: None, key: Array, step: Array, history: None
+    ) -> tuple[Array, dict[str, Array], None]:
         del batch, step
         keys = jax.random.split(key, 6)
         h, t = log_ratio(params), levels(keys[0], batch_size)
@@ -55,7 +57,7 @@ def loss(
             eps_base = exact_bases(frozen.base, schedules)(x, t, None)
             metrics["denoising"], _ = denoising(residual(h, schedules)(x, t, None), eps, eps_base)
             total += weights["denoising"] * metrics["denoising"]
-        return total, metrics
+        return total, metrics, history
 
     return loss_fn
 
@@ -68,7 +70,10 @@ def trainer(
     num_steps: int,
     ema_decay: float,
 ) -> Callable[[Any, Array], Params]:
-    """(problem, key) -> averaged parameters; pure, so that `vmap` trains many problems at once."""
+    """Makes a training function (problem, key) -> averaged parameters.
+
+    It is pure, so that `vmap` trains many problems at once.
+    """
     step = make_step(loss_fn, optimizer, ema_decay=ema_decay)
 
     def run(problem: Any, key: Array) -> Params:

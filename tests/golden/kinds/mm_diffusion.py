@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the three MM-Diffusion kinds share: layouts, and the analytic model of `meta`."""
+"""Layouts and analytic model that the three MM-Diffusion kinds share."""
 
 import re
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
 from mmdisco_jax.base_models.mm_diffusion_spec import CHANNEL_MULT, MMDiffusionSpec
+from mmdisco_jax.base_models.mm_diffusion_unet import MultimodalUNet
 from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.load import load_module
 from tests.golden.checker import FORWARD, Golden, GoldenError, Pair

@@ -3,16 +3,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
-from mmdisco_jax.commands import convert
-from mmdisco_jax.commands.convert import ARCHITECTURES, Architecture, run
 
-from configs.convert import get_config
 from mmdisco_jax.base_models.image_unet import ImageUNetSpec
 from mmdisco_jax.base_models.super_resolution import SuperResolution
 from mmdisco_jax.discriminator.official import OfficialDiscriminator, OfficialDiscriminatorSpec
@@ -22,7 +18,10 @@ from mmdisco_jax.nn.init import param_keys
 from mmdisco_jax.porting.files import read_tensors
 from mmdisco_jax.porting.names import torch_tensor
 from mmdisco_jax.porting.weights import load_weights, read_metadata
-from tests.commands.test_cli import call
+from mmdisco_jax.system import System, load
+from mmdisco_jax.tasks import convert
+from mmdisco_jax.tasks.convert import ARCHITECTURES, Architecture, run
+from tests.test_cli import call
 
 torch = pytest.importorskip("torch")
 
@@ -88,10 +87,13 @@ def write_pt(path: Path, tensors: dict[str, np.ndarray], prefix: str = "") -> Pa
     return path
 
 
+def conversion(architecture: str, source: Path | str, target: str) -> System:
+    files = {"convert.source": str(source), "convert.target": target}
+    return load(f"convert:{architecture}", files)
+
+
 def converted(architecture: str, source: Path, target: str, workdir: Path) -> Path:
-    config: Any = get_config(architecture)
-    config.convert.source, config.convert.target = str(source), target
-    run(config, workdir)
+    run(conversion(architecture, source, target), workdir)
     return workdir / target
 
 
@@ -195,10 +197,8 @@ def test_ours_of_another_network_is_refused(tmp_path: Path):
 )
 def test_wrong_settings_are_told(tmp_path: Path, architecture, source, target, message):
     (tmp_path / "here.safetensors").touch()
-    config: Any = get_config(architecture)
-    config.convert.source, config.convert.target = source, target
     with pytest.raises(ValueError, match=message):
-        run(config, tmp_path)
+        run(conversion(architecture, source, target), tmp_path)
 
 
 class _Touch:

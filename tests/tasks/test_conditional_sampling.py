@@ -7,44 +7,36 @@ import av
 import jax
 import numpy as np
 import pytest
-from mmdisco_jax.commands import sample
-from mmdisco_jax.commands.conditions import read_given
 
-from configs import bounce, bounce_mm_diffusion
-from mmdisco_jax import build
-from mmdisco_jax.base_models import BASE_MODELS
+from configs import bounce
+from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.media import write_mp4
 from mmdisco_jax.porting.weights import save_weights
+from mmdisco_jax.system import System
+from mmdisco_jax.tasks import sample
+from mmdisco_jax.tasks.conditions import Given, read_given
 from mmdisco_jax.worlds.bounce.physics import simulate
 from tests.support.randoms import random_params
+from tests.support.tiny_joint import with_tiny_joint
 
 SILENT = 1  # the number of the file without sound
 
 
 def tiny() -> Any:
     """The joint config with a network of few layers."""
-    config: Any = bounce_mm_diffusion.get_config()
-    joint = config.bases.joint
-    with config.unlocked():
-        config.bases.joint = {
-            "name": "tiny_joint",
-            "sample_shapes": joint.sample_shapes.to_dict(),
-            "prediction": "x0",
-            "audio_channels": joint.audio_channels,
-            "video_channels": joint.video_channels,
-            "learn_sigma": False,
-        }
-        config.sample.update({"num_samples": 3, "batch_size": 2, "num_steps": 2, "num_media": 1})
+    config = with_tiny_joint(load_config("configs/bounce_mm_diffusion.py"))
+    config.sample.update({"num_samples": 3, "batch_size": 2, "num_steps": 2, "num_media": 1})
     return config
 
 
-@pytest.fixture(scope="module", autouse=True)
-def network():
-    with pytest.MonkeyPatch.context() as patch:
-        entries: Any = BASE_MODELS.entries
-        patch.setitem(entries, "tiny_joint", "tests.support.tiny_joint:build")
-        yield
+def system_of(config: Any) -> System:
+    return System(Experiment.from_config(config))
+
+
+def given_of(config: Any, variant: str) -> Given | None:
+    system = system_of(config)
+    return read_given(system, system.experiment.variant(variant).condition)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +50,9 @@ def media(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, media, network):
+def config(tmp_path_factory, media):
     config = tiny()
-    init = build.base_model(config, "joint")[1]
+    _, init = system_of(config).definitions["joint"]
     params = random_params(jax.eval_shape(init, jax.random.key(0)), 0)
     with config.unlocked():
         config.weights.joint = str(tmp_path_factory.mktemp("w") / "joint.safetensors")
@@ -78,13 +70,13 @@ def config(tmp_path_factory, media, network):
 @pytest.fixture(scope="module")
 def sampled(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("samples")
-    sample.run(config, workdir)
+    sample.run(system_of(config), workdir)
     return {v: read_all(workdir / v) for v in config.sample.variants}, workdir
 
 
 def test_what_is_given_is_written_and_the_rest_is_sampled(sampled, config):
     clips, workdir = sampled
-    given = read_given(config, "replaced")
+    given = given_of(config, "replaced")
     assert given is not None and [name for name, _ in given.files] == ["0.mp4", "1.mp4"]
     # Two files, three samples: the third begins anew, with noise of its own.
     np.testing.assert_array_equal(clips["replaced"]["video"], given.clips[[0, 1, 0]])
@@ -108,7 +100,7 @@ def test_the_sound_knows_the_picture(sampled, config, tmp_path, media):
         swapped = {"given": "video", "media": str(media / "1.mp4")}
         other.sample.variants = {"replaced": {"condition": swapped}}
         other.sample.batch_size = 3
-    sample.run(other, tmp_path)
+    sample.run(system_of(other), tmp_path)
     sound, before = read_all(tmp_path / "replaced")["audio"], clips["replaced"]["audio"]
     assert np.any(sound[0] != before[0])
     # Sample 1 had this picture before: the same sound, whatever its batch.
@@ -121,12 +113,12 @@ def test_other_media_in_the_same_workdir_are_refused(sampled, config, media):
     with other.unlocked():
         other.sample.variants.seen.condition.media = str(media)
     with pytest.raises(ValueError, match=r"1 of 2 files.*1\.mp4: has no sound track"):
-        sample.run(other, sampled[1])
+        sample.run(system_of(other), sampled[1])
     with other.unlocked():
         other.sample.variants.replaced.condition.media = str(media / "0.mp4")
         del other.sample.variants.seen
     with pytest.raises(ValueError, match="samples of another config"):
-        sample.run(other, sampled[1])
+        sample.run(system_of(other), sampled[1])
 
 
 def test_half_a_condition_is_refused(config):
@@ -135,18 +127,22 @@ def test_half_a_condition_is_refused(config):
         half = {"half": {"condition": {"given": "video", "media": ""}}}
         other.sample.update({"variants": half})
     with pytest.raises(ValueError, match=r"given='video' and media=''"):
-        read_given(other, "half")
-    with other.unlocked():
-        other.sample.variants.half.condition.media = "x"
-        other.clip.seconds = 1.0
-    with pytest.raises(ValueError, match=r"1.0 s at 8 fps, but the models make 16 frames"):
-        read_given(other, "half")
+        given_of(other, "half")
+
+
+def test_a_condition_and_the_models_have_the_length_of_the_clip(config, media):
+    """One section decides both, so that they cannot disagree."""
+    other: Any = config.copy_and_resolve_references()
+    other.clip.seconds = 1.0
+    given, shapes = given_of(other, "replaced"), system_of(other).shapes
+    assert given is not None and given.clips.shape[:2] == (2, 8)
+    assert given.latents.shape[1:] == shapes["video"] and shapes["video"][0] == 8
+    assert shapes["audio"] == (400, 40)
 
 
 def test_two_models_on_their_own_cannot_be_conditioned():
     config: Any = bounce.get_config()
-    with config.unlocked():
-        condition = {"given": "video", "media": "x"}
-        config.sample.variants = {"alone": {"condition": condition}}
+    condition = {"given": "video", "media": "x"}
+    config.sample.variants = {"alone": {"condition": condition}}
     with pytest.raises(ValueError, match=r"know nothing of each other.*guidance"):
-        build.sampler(config, "alone")
+        system_of(config).sampler("alone")

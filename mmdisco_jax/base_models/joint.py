@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MM-Diffusion (Ruan et al. 2023, 2212.09478): joint diffusion of video and audio by one U-Net.
+"""Base class of joint diffusion models: several modalities denoised by one network."""
 
-MM-Diffusion draws the shift of its attention windows anew at every call, in sampling too. Here the
-draw is an argument: of the training step's key, and in sampling of the noise level, so that a
-sample depends neither on its batch nor on what was sampled before.
-"""
-
+import abc
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -13,19 +9,13 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from mmdisco_jax.base_models.api import TrainedBase, as_codec, as_schedule
 from mmdisco_jax.base_models.losses import joint_noise_prediction
-from mmdisco_jax.base_models.mm_diffusion import MultimodalUNet
-from mmdisco_jax.base_models.mm_diffusion_spec import MMDiffusionSpec, draw_shifts
-from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.process.noising import LevelSampler
 from mmdisco_jax.process.predictions import convert, split_variance
 from mmdisco_jax.process.schedules import Schedule, linear
 from mmdisco_jax.types import AV, Array, Cond, LatentFormat
-
-MODALITIES = ("audio", "video")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,12 +64,13 @@ class JointBase(TrainedBase):
 
     @property
     def learns_variance(self) -> bool:
-        """Whether the network's output has twice the channels, the second half for the variance."""
+        """True if the output has twice the channels, the second half for a learned variance."""
         return False
 
+    @abc.abstractmethod
     def run(self, network: Any, x: AV, t: Array, cond: Cond, key: Array, *, training: bool) -> AV:
         """Output of the network; `key` is for randomness of the call, such as dropout."""
-        raise NotImplementedError
+        ...
 
     def denoise(self, network: Any, x: AV, t: Array, cond: Cond) -> AV:
         return self._eps(self._sampled(network, x, t, cond), x, t)
@@ -134,44 +125,3 @@ class JointBase(TrainedBase):
             max_weight=max_weight,
             learned_variance=self.learns_variance,
         )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class MMDiffusion(JointBase):
-    """Recipe of MM-Diffusion: audio and video by the coupled U-Net.
-
-    network: fields of `MMDiffusionSpec`; the channels follow from the codecs. The released
-    Landscape and AIST++ files have the defaults.
-    """
-
-    LICENCE: ClassVar[str] = "MIT (code); the released weights name none"
-
-    network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @functools.cached_property
-    def spec(self) -> MMDiffusionSpec:
-        channels = {f"{m}_channels": f.shape[-1] for m, f in self.formats.items()}
-        try:
-            return MMDiffusionSpec(**{**self.network, **channels})
-        except TypeError as error:
-            raise ValueError(f"config of base model {self.name!r}: {error}.") from error
-
-    @property
-    def learns_variance(self) -> bool:
-        return self.spec.learn_sigma
-
-    def definition(self) -> tuple[nnx.GraphDef, Init]:
-        if self.modalities != MODALITIES:
-            raise ValueError(
-                f"MM-Diffusion makes {' and '.join(MODALITIES)}, but its codecs are those of "
-                f"{', '.join(self.modalities)}: give a codec for each of the two."
-            )
-        return definition(functools.partial(MultimodalUNet, self.spec))
-
-    def run(self, network: Any, x: AV, t: Array, cond: Cond, key: Array, *, training: bool) -> AV:
-        frames = x["video"].shape[1]
-        if not training:
-            return network(x, t, cond, shifts=draw_shifts(self.spec, key, frames))
-        shift_key, dropout_key = jax.random.split(key)
-        shifts = draw_shifts(self.spec, shift_key, frames)
-        return network(x, t, shifts=shifts, dropout_key=dropout_key)
