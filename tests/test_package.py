@@ -48,7 +48,7 @@ def _imported(*folders: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 names.add(node.module.split(".")[0])
     names -= set(sys.stdlib_module_names) | OURS
-    return {_canonical(DISTRIBUTIONS.get(name, name)) for name in names}
+    return {_canonical(DISTRIBUTIONS.get(name) or name) for name in names}
 
 
 def _requirements() -> set[str]:

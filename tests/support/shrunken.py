@@ -91,6 +91,9 @@ def _shrink_discriminator(section: Any) -> None:
         )
         if "num_layers" in section.fusion:
             section.fusion.update(num_layers=1, channels=8, out_channels=8, num_heads=1, head_dim=8)
+            # Without downsampling levels the shrunken network has more tokens.
+            with section.fusion.unlocked():
+                section.fusion.max_tokens = 512
     else:
         section.update(width=32, num_heads=2, fusion_depth=1)
 

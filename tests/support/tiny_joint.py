@@ -8,7 +8,6 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from ml_collections import ConfigDict
 
 from mmdisco_jax.base_models.joint import JointBase
 from mmdisco_jax.nn.init import Init, definition
@@ -54,7 +53,7 @@ class TinyJointBase(JointBase):
         return network(x, t)
 
 
-def with_tiny_joint(config: ConfigDict, **settings: Any) -> Any:
+def with_tiny_joint(config: Any, **settings: Any) -> Any:
     """The config with its base model `joint` replaced by the tiny one, on the same codecs."""
     config = config.copy_and_resolve_references()
     joint = config.bases.joint
