@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from mmdisco_jax.media.container import open_media
-from mmdisco_jax.media.cutting import ClipSpec, Part, Window, iter_windows
+from mmdisco_jax.media.cutting import ClipSpec, Window, iter_windows
 from tests.support.transcode import LAYOUTS, first_picture_seconds, write_media
+from tests.support.windows import window_at
 
 SPEC = ClipSpec(clip_seconds=1.0, fps=25, height=64, width=64, sample_rate_hz=16_000)
 SECONDS = 4.2
@@ -129,7 +130,7 @@ def test_a_title_that_is_not_utf8_is_no_error(tmp_path):
 
 def excerpt(path: Path, sample_rate_hz: int) -> Window:
     spec = dataclasses.replace(SPEC, clip_seconds=4.2, fps=10, sample_rate_hz=sample_rate_hz)
-    return next(iter_windows(path, spec, Part(start_seconds=20.0)))
+    return window_at(path, 20.0, spec)
 
 
 @pytest.mark.slow
