@@ -12,8 +12,9 @@ PYTEST := $(PY) -m pytest
 DEMO := --config=configs/bounce_demo.py --workdir=runs/demo
 
 # No end-to-end run, no released network, no golden file: those are for `make test`.
-QUICK := $(addprefix tests/,contracts data discriminator export guidance inputs metrics nn process porting \
-	samplers) $(wildcard tests/test_*.py)
+QUICK := $(addprefix tests/,contracts/test_samplers.py contracts/test_codecs.py export guidance \
+	inputs metrics nn process porting samplers) \
+	$(filter-out $(addprefix tests/test_,readme.py cli.py parallel.py),$(wildcard tests/test_*.py))
 
 .PHONY: demo test quick test-slow test-outside lint types check wheel clean
 
