@@ -357,8 +357,9 @@ class System:
         base = BaseDenoiser(self.models, base_params, self.learned_variance(settings))
         text_guidance = None
         if no_text is not None:
-            scales = dict(settings.text_scales)
-            text_guidance = lambda field: classifier_free(field, scales, no_text)  # noqa: E731
+            text_guidance = functools.partial(
+                classifier_free, scales=dict(settings.text_scales), uncond=no_text
+            )
         if params is None or not settings.is_guided:
             return text_guidance(base) if text_guidance else base
         return joint(
