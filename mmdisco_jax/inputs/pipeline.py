@@ -76,15 +76,20 @@ def make_train_iterator(
     total = len(stream) // batch_size
 
     def batches_from(first: int) -> grain.DatasetIterator:
-        dataset = grain.MapDataset.range(first, total).map(rows).to_iter_dataset(_READ_OPTIONS)
-        if num_workers:
-            # Grain's workers read absl flags; a program that has not parsed them gets the defaults.
-            if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()
-            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-        return iter(dataset)
+        return _read_ahead(grain.MapDataset.range(first, total).map(rows), num_workers)
 
     return BatchStream(batches_from)
+
+
+def _read_ahead(batches: Any, num_workers: int) -> grain.DatasetIterator:
+    """Iterator that reads batches ahead, in threads or in worker processes."""
+    dataset = batches.to_iter_dataset(_READ_OPTIONS)
+    if num_workers:
+        # Grain's workers read absl flags; a program that has not parsed them gets the defaults.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    return iter(dataset)
 
 
 class BatchStream:
