@@ -205,7 +205,7 @@ def fakes(system: System) -> AV:
     """Latents {m: float16 [n ...]} that the base models generated, for training a discriminator.
 
     Raises:
-      ValueError: no folder is named, or the fakes are of other base models.
+      ValueError: no folder is named, or the fakes are of other base models or noise schedules.
     """
     folder = system.experiment.weights.get("fakes", "")
     if not folder:
@@ -213,5 +213,6 @@ def fakes(system: System) -> AV:
             "training with generated fakes needs config.weights.fakes: run prepare with "
             "--config.fakes.num_samples=N, then give the folder it names."
         )
-    cache = open_cache(folder, {"weights": system.base_digests})
+    wanted = {"weights": system.base_digests, "schedules": system.schedule_digests}
+    cache = open_cache(folder, wanted)
     return jax.tree.map(jnp.asarray, read_cache(cache))

@@ -14,10 +14,12 @@ from mmdisco_jax.io import write_bytes
 from mmdisco_jax.locks import one_owner
 from mmdisco_jax.metrics.api import Batch
 from mmdisco_jax.metrics.evaluation import evaluate
+from mmdisco_jax.provenance import announce
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.compile_clock import timing_note
 from mmdisco_jax.tasks.gallery import write_page
 from mmdisco_jax.tasks.levels import write_levels
+from mmdisco_jax.tasks.records import evaluation_record
 
 # Real clips are measured in the same way as samples: what they score is what can be reached.
 REAL = "real"
@@ -28,12 +30,16 @@ def run(system: System, workdir: Path) -> None:
     """Writes workdir/metrics.json, metrics.md and the gallery index.html, and prints the table.
 
     Every row is a measure with its 95 % bootstrap interval, every column a set of clips. A score of
-    agreement is followed by its control: the same clips, each with the sound of another.
+    agreement is followed by its control: the same clips, each with the sound of another. Samples
+    that something else made than the config says are refused; `made_by` in metrics.json says what
+    the measures rest on.
     """
     if jax.process_index():
         return  # measuring is one process's work
     experiment, settings = system.experiment, system.experiment.evaluate
     folders = [workdir, *map(Path, settings.pool)]
+    record = evaluation_record(system, folders)
+    announce(record)
     sets = {name: pooled(folders, name) for name in experiment.variant_names}
     reference, held_out = _real(system)
     report = evaluate(
@@ -46,7 +52,9 @@ def run(system: System, workdir: Path) -> None:
         replicates=settings.replicates,
         seed=settings.seed,
     )
-    text = json.dumps({"config": experiment.resolved, "rows": report.to_json()}, indent=1)
+    text = json.dumps(
+        {"config": experiment.resolved, "made_by": record, "rows": report.to_json()}, indent=1
+    )
     write_bytes(workdir / "metrics.json", text.encode())
     note = timing_note(workdir)
     write_bytes(workdir / "metrics.md", f"{report.markdown()}\n{note}\n".encode())

@@ -14,20 +14,28 @@ from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
 from mmdisco_jax import parallel
+from mmdisco_jax.checks import listed
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
 from mmdisco_jax.export.gallery import write_media
 from mmdisco_jax.export.names import media_stem
 from mmdisco_jax.io import write_bytes
 from mmdisco_jax.locks import one_owner
+from mmdisco_jax.provenance import Record, announce
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.compile_clock import CompileClock
 from mmdisco_jax.tasks.conditions import Given, read_each_given
 from mmdisco_jax.tasks.gallery import write_page
 from mmdisco_jax.tasks.prompts import Prompts, check_prompts, encode_prompts, prompt_of, repeated
+from mmdisco_jax.tasks.records import (
+    NOTE,
+    earlier_code,
+    is_whole,
+    read_note,
+    sample_differences,
+    sampling_record,
+)
 from mmdisco_jax.tasks.upscale import Enlarge, enlarger
 from mmdisco_jax.types import AV
-
-_SECTIONS = ("clip", "bases", "discriminator", "guidance", "weights", "sample")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,20 +57,24 @@ class Conditions:
 def run(system: System, workdir: Path) -> None:
     """Writes workdir/VARIANT/samples_*.npz (video uint8, audio int16), mp4 and wav files.
 
-    Shards that exist are kept, so an interrupted run resumes; a workdir sampled with another config
-    is refused. A modality that `sample.condition` gives is written as it was given, with the sample
-    of the other. `timing.json` holds what compiling and each step cost. A batch is cut over the
-    devices of its process, and processes share the batches among them, in a common workdir.
+    Shards that exist are kept, so an interrupted run resumes, and a larger `num_samples` or another
+    variant adds to them. `made_by.json` says what made them, with the SHA-256 of all weights; a
+    workdir whose samples something else made is refused. A modality that `sample.condition` gives
+    is written as it was given, with the sample of the other. `timing.json` holds what compiling and
+    each step cost. A batch is cut over the devices of its process, and processes share the batches
+    among them, in a common workdir.
     """
     experiment = system.experiment
     names = experiment.variant_names
     system = System(experiment, local_mesh(system))
     check_prompts(system)
     system.require_files(names)
+    record = sampling_record(system, names)
+    announce(record)
     given, prompts = read_each_given(system, names), encode_prompts(system)
     conditions = {name: Conditions(given=given[name], prompts=prompts) for name in names}
     denoisers = {name: system.denoiser(name, no_text(system, name, prompts)) for name in names}
-    _claim(workdir, system, given)
+    _claim(workdir, record, given)
     timing = {}
     for name in names:
         timing[name] = sample_variant(
@@ -95,21 +107,28 @@ def no_text(system: System, variant: str, prompts: Prompts | None) -> AV | None:
     return repeated(prompts.no_text, system.experiment.variant(variant).batch_size)
 
 
-def _claim(workdir: Path, system: System, given: dict[str, Given | None]) -> None:
-    """Refuses a folder whose shards another config made."""
-    resolved = json.loads(json.dumps(system.experiment.resolved))
-    mine = {k: resolved[k] for k in _SECTIONS}
-    if system.experiment.super_resolution:
-        mine["super_resolution"] = resolved["super_resolution"]
-    for name in ("num_samples", "num_media", "force_schedule"):  # none decides what a sample is
-        mine["sample"].pop(name)
-    files = {v: [list(file) for file in one.files] for v, one in given.items() if one}
-    mine |= {"conditions": files} if files else {}
-    note = workdir / "made_by.json"
-    made = note.exists() and any(workdir.glob("*/samples_*.npz"))
-    if made and json.loads(note.read_text()) != mine:
-        raise ValueError(f"{workdir} holds samples of another config: use another workdir.")
-    write_bytes(note, json.dumps(mine, indent=1).encode())
+def _claim(workdir: Path, record: Record, given: dict[str, Given | None]) -> None:
+    """Writes the note on what makes the samples; refuses a folder whose shards others made."""
+    for name, one in given.items():
+        if one:
+            record["variants"][name]["conditions"] = [list(file) for file in one.files]
+    note = read_note(workdir)
+    if any(workdir.glob("*/samples_*.npz")):
+        if note is None or not is_whole(note):
+            raise ValueError(
+                f"{workdir} holds samples, and no {NOTE} with the digests of the weights that made "
+                "them, as an older release wrote them or it was removed: new samples could be of "
+                "other weights. Use another workdir."
+            )
+        if lines := sample_differences(note, record):
+            raise ValueError(
+                f"{workdir} holds samples of another config or other weights: "
+                f"{listed(lines, separator='; ')}. Use another workdir, or set these back."
+            )
+        record["variants"] = note["variants"] | record["variants"]
+        record["earlier"] = earlier_code(note, record)
+    if jax.process_index() == 0:
+        write_bytes(workdir / NOTE, json.dumps(record, indent=1).encode())
 
 
 def sample_variant(
