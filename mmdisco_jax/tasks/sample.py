@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.checks import listed
-from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
+from mmdisco_jax.export.clips import num_samples, read_shards, write_shard
 from mmdisco_jax.export.gallery import write_media
 from mmdisco_jax.export.names import media_stem
 from mmdisco_jax.io import write_bytes
@@ -88,10 +88,20 @@ def run(system: System, workdir: Path) -> None:
         _write_media(system, workdir / name)
     text = json.dumps(experiment.resolved, indent=1, sort_keys=True)
     write_bytes(workdir / "config.json", text.encode())
-    write_bytes(workdir / "timing.json", json.dumps(timing, indent=1).encode())
+    _write_timing(workdir / "timing.json", timing)
     if experiment.sample.num_media:
         print(f"look and listen: open {write_page(system, workdir)} in a browser")
     print(f"samples of {', '.join(timing)} are in {workdir}")
+
+
+def _write_timing(path: Path, timing: dict[str, dict]) -> None:
+    """Writes what each variant cost; one that was all there keeps what it cost when it was made."""
+    try:
+        before = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        before = {}
+    made = {name: spent for name, spent in timing.items() if spent}
+    write_bytes(path, json.dumps(before | made, indent=1).encode())
 
 
 def local_mesh(system: System) -> Mesh:
@@ -140,7 +150,8 @@ def sample_variant(
     size, prompts = settings.batch_size, conditions.prompts
     total = prompts.num_samples if prompts else settings.num_samples
     mine = range(jax.process_index() * size, total, jax.process_count() * size)
-    missing = [first for first in mine if not shard_path(folder, first).exists()]
+    # A run for fewer samples may have left a part of a batch.
+    missing = [first for first in mine if num_samples(folder, first) < min(size, total - first)]
     if not missing:
         return {}
     mesh = system.mesh or local_mesh(system)
