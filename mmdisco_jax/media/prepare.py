@@ -16,12 +16,13 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from mmdisco_jax.datasets import DATASETS
+from mmdisco_jax.locks import locked
 from mmdisco_jax.media.builder import MediaBuilder, cut_key
 from mmdisco_jax.media.entries import Entry, assign_splits, fill_empty_splits
 from mmdisco_jax.media.pieces import Piece
 from mmdisco_jax.media.policies import Policies, counts, mark_duplicates, require_allowed
 from mmdisco_jax.media.preflight import Row, after_cutting, cut_all, inspect_all
-from mmdisco_jax.media.work_folder import claim, discard, discard_if_last, locked, require_space
+from mmdisco_jax.media.work_folder import claim, discard, discard_if_last, require_space
 
 REPORT_FILE, QUARANTINE_FILE = "preflight.json", "quarantine.json"
 Show = Callable[[Sequence[Row]], None]

@@ -11,6 +11,7 @@ from rich.console import Console
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.export.gallery_page import GalleryTable
 from mmdisco_jax.io import write_bytes
+from mmdisco_jax.locks import one_owner
 from mmdisco_jax.metrics.api import Batch
 from mmdisco_jax.metrics.evaluation import evaluate
 from mmdisco_jax.system import System
@@ -22,6 +23,7 @@ from mmdisco_jax.tasks.levels import write_levels
 REAL = "real"
 
 
+@one_owner
 def run(system: System, workdir: Path) -> None:
     """Writes workdir/metrics.json, metrics.md and the gallery index.html, and prints the table.
 

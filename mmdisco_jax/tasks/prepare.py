@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mmdisco_jax.export.preflight_page import PreflightFile, preflight_html
 from mmdisco_jax.io import write_bytes
+from mmdisco_jax.locks import one_owner
 from mmdisco_jax.media.inspection import PROBLEMS
 from mmdisco_jax.media.policies import ACTIONS, counts
 from mmdisco_jax.media.preflight import Row
@@ -19,6 +20,7 @@ from mmdisco_jax.tasks.fakes import write_fakes
 from mmdisco_jax.tasks.latents import write_latents
 
 
+@one_owner
 def run(system: System, workdir: Path) -> None:
     """Prints a summary as JSON. `workdir` receives generated fakes, and the report on media files.
 

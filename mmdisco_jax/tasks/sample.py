@@ -18,6 +18,7 @@ from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
 from mmdisco_jax.export.gallery import write_media
 from mmdisco_jax.export.names import media_stem
 from mmdisco_jax.io import write_bytes
+from mmdisco_jax.locks import one_owner
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.compile_clock import CompileClock
 from mmdisco_jax.tasks.conditions import Given, read_each_given
@@ -44,6 +45,7 @@ class Conditions:
         }
 
 
+@one_owner
 def run(system: System, workdir: Path) -> None:
     """Writes workdir/VARIANT/samples_*.npz (video uint8, audio int16), mp4 and wav files.
 

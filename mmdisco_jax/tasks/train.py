@@ -17,6 +17,7 @@ from mmdisco_jax.inputs.degradations import DegradationSpec, RandomPairs
 from mmdisco_jax.inputs.pipeline import make_train_iterator
 from mmdisco_jax.inputs.windows import WindowSize
 from mmdisco_jax.io import write_bytes
+from mmdisco_jax.locks import one_owner
 from mmdisco_jax.losses import (
     DISCRIMINATOR,
     SUPER_RESOLUTION,
@@ -46,6 +47,7 @@ _FREE = (
 )
 
 
+@one_owner
 def run(system: System, workdir: Path) -> None:
     """Trains `train.target` in `workdir`, or resumes there from the last checkpoint.
 

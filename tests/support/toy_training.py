@@ -41,13 +41,16 @@ class Records:
 class Batches:
     """The pipeline, with something that happens before batch `at` (1 is the first)."""
 
-    def __init__(self, at: int = 0, happens: Callable[[dict], dict] = dict):
+    def __init__(
+        self, at: int = 0, happens: Callable[[dict], dict] = dict, *, num_workers: int = 0
+    ):
         self._inner = make_train_iterator(
             Records(),
             batch_size=BATCH,
             seed=3,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            num_workers=num_workers,
         )
         self._at, self._happens, self.count = at, happens, 0
 
@@ -161,18 +164,19 @@ def keep_final(workdir: Path, final: dict[str, Any]) -> None:
     np.savez(workdir / "final.npz", allow_pickle=False, **final)
 
 
-def run_and_keep(workdir: Path, **options: Any) -> None:
+def run_and_keep(workdir: Path, *, num_workers: int = 0, **options: Any) -> None:
     """For a process of its own: the final state goes to `final.npz`."""
-    keep_final(workdir, run(workdir, **options))
+    keep_final(workdir, run(workdir, Batches(num_workers=num_workers), **options))
 
 
-def run_and_die(workdir: Path, step: int, **options: Any) -> None:
+def run_and_die(workdir: Path, step: int, *, num_workers: int = 0, **options: Any) -> None:
     """For a process of its own: SIGKILL before `step`."""
-    run(
-        workdir,
-        Batches(step, lambda batch: os.kill(os.getpid(), signal.SIGKILL) or batch),
-        **options,
+    killed = Batches(
+        step,
+        lambda batch: os.kill(os.getpid(), signal.SIGKILL) or batch,
+        num_workers=num_workers,
     )
+    run(workdir, killed, **options)
 
 
 class _Slow(Batches):
