@@ -14,6 +14,7 @@ from mmdisco_jax.inputs.cache import open_cache, read_cache
 from mmdisco_jax.pair import BaseDenoiser
 from mmdisco_jax.process.loss_aware_sampling import LossSecondMoment
 from mmdisco_jax.process.noising import LevelSampler, TimeSampler
+from mmdisco_jax.process.schedules import common
 from mmdisco_jax.system import System
 from mmdisco_jax.training.state import LossFn
 from mmdisco_jax.types import AV, TEXT, Array, Params
@@ -77,7 +78,7 @@ def discriminator_loss(system: System) -> TrainingLoss:
     _, init = system.discriminator
     encode = encoders(system, system.modalities)
     spec = train.objective
-    levels = uniform_levels(system, DISCRIMINATOR, next(iter(schedules.values())).num_timesteps)
+    levels = uniform_levels(system, DISCRIMINATOR, common(schedules).num_timesteps)
     # Cross-entropy of the noisy pairs themselves needs no base model.
     needs_bases = bool(spec.denoising_weight) or system.reads_features
     frozen: dict[str, Any] = {"bases": system.base_params if needs_bases else {}, "fakes": None}
@@ -165,7 +166,7 @@ def encoders(system: System, modalities: tuple[str, ...]) -> dict[str, Callable[
 def level_sampler(system: System, name: str) -> LevelSampler:
     """Distribution of noise levels in the training of base model `name`."""
     train, base = system.experiment.train, system.bases[name]
-    total = next(iter(base.schedules.values())).num_timesteps
+    total = common(base.schedules).num_timesteps
     if train.time_sampler != LOSS_SECOND_MOMENT:
         return uniform_levels(system, name, total)
     if train.time_sampler not in base.LEVEL_SAMPLERS:

@@ -14,7 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from mmdisco_jax.discriminator import losses
-from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise, mean_by_level
+from mmdisco_jax.process.noising import (
+    TimeSampler,
+    add_noise,
+    check_levels,
+    draw_noise,
+    mean_by_level,
+)
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
@@ -140,6 +146,7 @@ def objective(
             f"fakes {spec.fakes!r} pair sounds and pictures of different texts: with texts, train "
             "on fakes='generated_pairs'."
         )
+    check_levels(problem.time_sampler, {m: problem.schedules[m] for m in x0})
     drop_keys = jax.random.split(jax.random.fold_in(key, _DROPS))
     cond = texts.dropped(texts.real, drop_keys[0], spec.text_dropout) if texts else None
     keys = jax.random.split(key, 4)
