@@ -149,7 +149,9 @@ class Sampling:
 class Evaluation:
     """Measures: names of the registry `METRICS`, or "package.module:attribute".
 
-    num_real: test clips, half to compare with, half to be compared. levels: noise levels at which
+    num_real: test clips, half to compare with, half to be compared. num_training: training clips at
+    most that are searched for copies. baseline: the variant that others are compared with, sample
+    by sample; "" for the first that is not guided. levels: noise levels at which
     the discriminator itself is measured, on `level_pairs` held-out pairs; () for none. pool:
     workdirs of other sampling seeds, measured together with this one. weights: files of the metrics
     that are networks, by metric.
@@ -157,6 +159,8 @@ class Evaluation:
 
     metrics: tuple[str, ...] = ()
     num_real: int = 1024
+    num_training: int = 100_000
+    baseline: str = ""
     replicates: int = 1000
     seed: int = 0
     levels: tuple[int, ...] = ()
