@@ -34,8 +34,8 @@ ALLOWED["sections"] = {"discriminator", "guidance", "samplers"}
 ALLOWED["experiment"] = {"base_models", "discriminator", "samplers", "sections"}
 ALLOWED["pair"] = {"base_models", "discriminator", "process"}
 ALLOWED["system"] = LIBRARY | {"experiment", "losses", "pair", "sections"}
-ALLOWED["losses"] = LIBRARY | {"training", "pair", "system"}
-ALLOWED["tasks"] = ALLOWED["losses"] | {"worlds", "experiment", "sections", "losses"}
+ALLOWED["losses"] = LIBRARY | {"training", "pair", "sections", "system"}
+ALLOWED["tasks"] = ALLOWED["losses"] | {"worlds", "experiment", "losses"}
 ALLOWED["recipes"] = set()
 ALLOWED["cli"] = {"tasks", "experiment", "system", "text"}
 # What only tests and conversion may touch, and what only configs and their one reader may touch.
