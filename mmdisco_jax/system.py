@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import Base, check_schedules, made
 from mmdisco_jax.codecs.weighted import Loaded
 from mmdisco_jax.datasets import DATASETS
@@ -59,7 +60,8 @@ def load(text: str | os.PathLike[str], overrides: Mapping[str, Any] | None = Non
 class System:
     """The parts of an experiment, each made once.
 
-    Attributes: `experiment`; `mesh`, over which the base models' parameters are cut.
+    Attributes: `experiment`; `mesh`, over which the parameters of base models and discriminator are
+    cut as they are read.
     """
 
     def __init__(self, experiment: Experiment, mesh: Mesh | None = None):
@@ -154,8 +156,9 @@ class System:
             or a discriminator that reads features of other base weights than the config's.
         """
         path = path or self.experiment.weights.get("discriminator", "")
-        _, init = self.discriminator
-        params = load_weights(path, jax.eval_shape(init, jax.random.key(0)))
+        abstract = jax.eval_shape(self.discriminator[1], jax.random.key(0))
+        shardings = parallel.tree_shardings(abstract, self.mesh) if self.mesh else None
+        params = load_weights(path, abstract, shardings)
         if not force_schedule:
             check_schedules(path, self.schedules)
         if self.reads_features:

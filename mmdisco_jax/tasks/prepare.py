@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from mmdisco_jax.media.inspection import PROBLEMS
 from mmdisco_jax.media.policies import ACTIONS, counts
 from mmdisco_jax.media.preflight import Row
 from mmdisco_jax.media.prepare import REPORT_FILE, prepare, reports
+from mmdisco_jax.processes import wait
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.fakes import write_fakes
 from mmdisco_jax.tasks.latents import write_latents
@@ -25,23 +27,29 @@ def run(system: System, workdir: Path) -> None:
     """Prints a summary as JSON. `workdir` receives generated fakes, and the report on media files.
 
     The report (preflight.json, preflight.html) is written before a file that the options do not
-    allow stops the run, and again when all files are cut.
+    allow stops the run, and again when all files are cut. One process writes the dataset, with
+    workers of its own; all share the latents and the fakes among them.
     """
     data, fakes = system.experiment.data, system.experiment.fakes
     if data.latents or fakes.num_samples:
         system.require_files()
-    summary = prepare(
-        data.name,
-        data.folder,
-        num_workers=data.prepare_workers,
-        show=lambda rows: _show(rows, data.name, workdir),
-        **data.options,
-    )
+    summary = {}
+    if not jax.process_index():
+        summary = prepare(
+            data.name,
+            data.folder,
+            num_workers=data.prepare_workers,
+            show=lambda rows: _show(rows, data.name, workdir),
+            **data.options,
+        )
+    wait("the dataset is written")
     if data.latents:
         summary["latents"] = write_latents(system)
     if fakes.num_samples:
         summary["fakes"] = write_fakes(system, workdir)
-    print(json.dumps(summary, indent=2))
+    wait("latents and fakes are written")
+    if not jax.process_index():
+        print(json.dumps(summary, indent=2))
 
 
 def _show(rows: Sequence[Row], dataset: str, workdir: Path) -> None:

@@ -4,12 +4,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import schedule_record
@@ -72,6 +72,7 @@ def _train(system: System, workdir: Path) -> None:
     experiment, train_settings = system.experiment, system.experiment.train
     resolved = dict(experiment.resolved)
     mesh = parallel.make_mesh({"data": experiment.mesh.data, "fsdp": experiment.mesh.fsdp})
+    system = System(experiment, mesh)  # so that frozen parameters are read into their shardings
     loss = training_loss(system, train_settings.target)
     task = Task(
         loss_fn=loss.loss_fn,
@@ -81,6 +82,7 @@ def _train(system: System, workdir: Path) -> None:
         ema_decay=train_settings.ema_decay,
         seed=experiment.seed,
         start=start_params(system, loss.init),
+        rows=loss.rows,
         num_microbatches=train_settings.num_microbatches,
         history=loss.history,
     )
@@ -102,7 +104,7 @@ def _train(system: System, workdir: Path) -> None:
             free=free_keys(resolved),
             records=lambda position, n: _records(system, len(source), position, n),
         )
-    _finish(state, system, mesh, workdir)
+    _finish(state, system, workdir)
 
 
 def optimizer(system: System) -> Any:
@@ -119,10 +121,12 @@ def optimizer(system: System) -> Any:
     )
 
 
-def start_params(system: System, init: Any) -> Params | None:
-    """Parameters of the file `train.init_from`; None if it is not set."""
+def start_params(system: System, init: Any) -> Callable[[Any], Params] | None:
+    """A function (shardings) -> parameters of the file `train.init_from`; None if it is not set."""
     path = system.experiment.train.init_from
-    return load_weights(path, jax.eval_shape(init, jax.random.key(0))) if path else None
+    if not path:
+        return None
+    return lambda shardings: load_weights(path, jax.eval_shape(init, jax.random.key(0)), shardings)
 
 
 def free_keys(config: dict[str, Any]) -> tuple[str, ...]:
@@ -194,13 +198,13 @@ def _records(system: System, num_records: int, position: Any, n: int) -> list[in
     return batch["audio"][:, 0].tolist()
 
 
-def _finish(state: TrainState, system: System, mesh: Mesh, workdir: Path) -> None:
+def _finish(state: TrainState, system: System, workdir: Path) -> None:
     """Writes the results of the run: weights, config and report."""
-    gather = jax.jit(lambda tree: tree, out_shardings=parallel.replicated(mesh))
-    ema = jax.device_get(gather(state.ema))
-    if jax.process_index():
-        return
     experiment, target = system.experiment, system.experiment.train.target
+    path, dtype = workdir / "weights.safetensors", experiment.train.weights_dtype
+    if jax.process_index():  # has parts of the average, which the first process writes
+        save_weights(path, state.ema, {}, dtype=dtype, write=False)
+        return
     text = json.dumps(experiment.resolved, indent=1, sort_keys=True)
     # A base of one modality has one schedule; a joint base and a discriminator have all.
     base = system.bases.get(target)
@@ -214,8 +218,7 @@ def _finish(state: TrainState, system: System, mesh: Mesh, workdir: Path) -> Non
     }
     if target == DISCRIMINATOR:
         metadata["bases"] = json.dumps(system.base_digests)
-    dtype = experiment.train.weights_dtype
-    save_weights(workdir / "weights.safetensors", ema, metadata, dtype=dtype)
+    save_weights(path, state.ema, metadata, dtype=dtype)
     write_bytes(workdir / "config.json", text.encode())
     write_report(workdir / "report.png", read_metrics(workdir), title=target)
 

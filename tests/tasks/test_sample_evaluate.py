@@ -231,12 +231,14 @@ def test_fakes_are_cached_and_stale_ones_refused(config, tmp_path):
     some.fakes.num_samples, some.fakes.batch_size = 3, 2
     made = write_fakes(system_of(some), tmp_path)
     some.weights.fakes = made["directory"]
-    fakes = losses.fakes(system_of(some))
-    assert {m: x.shape for m, x in fakes.items()} == {
-        "audio": (3, 64, 32, 1),
-        "video": (3, 16, 32, 32, 3),
+    numbers = {"audio": np.array([0, 1, 2, 1]), "video": np.array([2, 0])}
+    rows = losses.fakes(system_of(some)).rows(numbers)
+    assert {name: (x.shape, x.dtype) for name, x in rows.items()} == {
+        "fake_audio": ((4, 64, 32, 1), np.float16),
+        "fake_video": ((2, 16, 32, 32, 3), np.float16),
     }
-    assert np.any(np.asarray(fakes["video"][0] != fakes["video"][1]))
+    assert np.any(rows["fake_video"][0] != rows["fake_video"][1])
+    np.testing.assert_array_equal(rows["fake_audio"][1], rows["fake_audio"][3])
     before = (tmp_path / "fakes" / "examples_00000000.array_record").stat().st_mtime_ns
     write_fakes(system_of(some), tmp_path)
     assert (tmp_path / "fakes" / "examples_00000000.array_record").stat().st_mtime_ns == before
