@@ -54,14 +54,6 @@ def open_media(path: str | os.PathLike[str]) -> InputContainer:
     return container
 
 
-def picture_stream(container: InputContainer) -> av.VideoStream | None:
-    """Returns the first stream of moving pictures, or None; an album cover does not count."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
-
-
 def begin_seconds(container: InputContainer) -> float:
     """Returns the time on the file's clock at which players show 0."""
     return (container.start_time or 0) / av.time_base
