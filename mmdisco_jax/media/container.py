@@ -9,7 +9,6 @@ from typing import Any
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
 
 from mmdisco_jax.media.streams import LARGEST_PIXELS, StreamError
 

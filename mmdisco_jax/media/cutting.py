@@ -18,10 +18,10 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from mmdisco_jax.checks import require_positive
-from mmdisco_jax.media.container import begin_seconds, open_media
 from mmdisco_jax.media.colour import colours_of
-from mmdisco_jax.media.picture import SPATIAL_POLICIES, fit
+from mmdisco_jax.media.container import begin_seconds, open_media
 from mmdisco_jax.media.frames import counts_pictures, sound_delay_seconds
+from mmdisco_jax.media.picture import SPATIAL_POLICIES, fit
 from mmdisco_jax.media.streams import CHANNEL_POLICIES, Pictures, Sound, StreamError
 from mmdisco_jax.media.tracks import choose_pictures, choose_sound
 

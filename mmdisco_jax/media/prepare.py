@@ -114,6 +114,7 @@ def _inspect_and_cut(
     spec, policies = options.spec(), options.policies()
     entries = assign_splits(entries, options.shares(), seed=options.seed)
     inspections = inspect_all(entries, spec, work, num_workers=num_workers)
+    inspections = [policies.foremost(inspection) for inspection in inspections]
     inspections = mark_duplicates(entries, inspections, policies)
     rows = [
         Row(entry=entry, inspection=found, action=policies.action(found.problem))
@@ -149,7 +150,7 @@ def _rows_after_cutting(
     for row in rows:
         if row.used:
             piece = next(remaining)
-            found = after_cutting(row.inspection, piece)
+            found = policies.foremost(after_cutting(row.inspection, piece))
             action = policies.action(found.problem)
             if not piece.num_clips and action != "error":
                 action = "skip"  # nothing to keep
