@@ -30,8 +30,7 @@ class Options(MediaOptions):
         for entry in scan(self.folder):
             files.setdefault(entry.path.stem, entry)
         rows = read_table(self.table, self.folder)
-        if rows and len(rows[0][1]) == _COLUMNS and not rows[0][1][1].strip().isdigit():
-            rows = rows[1:]  # a header, which the release lacks
+        rows = rows[1:] if rows and _is_header(rows[0][1]) else rows
         if not rows:
             raise ValueError(f"{self.table} has no row; pass the vggsound.csv of the release.")
         return [self._entry(row, line, files) for line, row in rows]
@@ -39,7 +38,7 @@ class Options(MediaOptions):
     def _entry(self, row: list[str], number: int, files: dict[str, Entry]) -> Entry:
         if len(row) != _COLUMNS or not row[1].strip().isdigit() or row[3] not in ("train", "test"):
             raise ValueError(
-                f"{self.table}, line {number} is {row}, but must be a YouTube id, a start in whole "
+                f"{self.table}, row {number} is {row}, but must be a YouTube id, a start in whole "
                 "seconds, a label, and train or test."
             )
         video, start, label, split = row[0], int(row[1]), row[2], row[3]
@@ -53,6 +52,12 @@ class Options(MediaOptions):
             return dataclasses.replace(files[video], start_seconds=float(start), **common)
         name = f"{video}_{start:06d}.mp4"
         return Entry(name=name, path=Path(self.folder).expanduser() / name, **common)
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Whether a first row names its columns; the release has none, but copies of it do."""
+    named = len(cells) == _COLUMNS and cells[3] not in ("train", "test")
+    return named and not cells[1].strip().isdigit()
 
 
 class Builder(MediaBuilder):

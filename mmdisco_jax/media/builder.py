@@ -28,8 +28,8 @@ from mmdisco_jax.media.policies import Policies
 # Size of the clips of one shard before compression; TFDS keeps one shard in memory.
 _SHARD_BYTES = 128 << 20
 
-# Options that came later, with the value that changes nothing for files without such a problem. They
-# are no part of a dataset's name at that value, so that datasets prepared before keep theirs.
+# Options that came later, with their defaults, which change nothing for files without a problem. At
+# its default none is a part of a dataset's name, so that datasets prepared before keep theirs.
 _LATER_OPTIONS = {
     "on_several_tracks": "keep",
     "on_no_times": "convert",

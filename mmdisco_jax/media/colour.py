@@ -19,7 +19,7 @@ from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 HDR_PEAK_NITS = 1000.0
 SDR_PEAK_NITS = 203.0
 SDR_GAMMA = 2.4  # BT.1886
-# From here on pictures without a matrix are BT.709 for players (ffplay, mpv), below they are BT.601.
+# Pictures of this size that name no matrix are BT.709 for players (ffplay, mpv), others BT.601.
 _HD_WIDTH, _HD_HEIGHT = 1280, 577
 
 _TRANSFERS = {ColorTrc.ARIB_STD_B67: "HLG", ColorTrc.SMPTE2084: "PQ", ColorTrc.LINEAR: "linear"}

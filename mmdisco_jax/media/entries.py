@@ -112,8 +112,9 @@ def read_csv(path: str | Path, folder: str | Path) -> list[Entry]:
     """Reads a CSV table of media files with a header.
 
     The table lies where `path` says, or at `path` in `folder`. The column `file` is required and
-    relative to `folder`; `caption`, `start_seconds` and `split` are optional. A row with `start_seconds` gives one clip that begins there; a row without it
-    gives all the clips of its file.
+    relative to `folder`; `caption`, `start_seconds` and `split` are optional. A row with
+    `start_seconds` gives one clip that begins there; a row without it gives all the clips of its
+    file.
 
     Raises:
       FileNotFoundError: no such table or folder.

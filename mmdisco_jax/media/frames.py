@@ -12,7 +12,7 @@ from av.filter import Graph
 # H.264 and HEVC reorder at most 16 pictures. More that wait were lost.
 _MOST_REORDERED = 16
 # An AVI file cannot say how much silence the encoder of its sound has put before it, samples.
-# Those of AAC begin with one block (ISO/IEC 14496-3); LAME's with 576, and decoders of MP3 with 529.
+# AAC begins with one block (ISO/IEC 14496-3); MP3 with 576 of LAME's encoder and 529 of decoders.
 _ENCODER_DELAYS = {"aac": 1024, "mp3": 1105, "mp3float": 1105}
 
 

@@ -58,7 +58,7 @@ class Policies:
         return getattr(self, f"on_{problem}") if problem else "keep"
 
     def substitutes(self) -> dict[str, bool]:
-        """Returns substitutes for missing streams and conversions, as keyword arguments of `Part`."""
+        """Returns substitutes for missing streams, and conversions, as arguments of `Part`."""
         return {
             "silence": self.on_missing_audio == "silence",
             "black": self.on_missing_video == "black",

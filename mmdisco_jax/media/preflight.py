@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,20 @@ class Row:
         left = self.inspection.duration_seconds - self.entry.start_seconds
         count = math.floor(max(left, 0.0) / clip_seconds)
         return count if self.entry.max_clips is None else min(count, self.entry.max_clips)
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any], *, thumbnail: str = "") -> "Row":
+        """The row of a JSON report; what its entry was read from is not known."""
+        known = {field.name for field in dataclasses.fields(Inspection)}
+        name = facts["file"]
+        return cls(
+            entry=Entry(name=name, path=Path(name), split=facts["split"]),
+            inspection=Inspection(
+                **{key: value for key, value in facts.items() if key in known}, thumbnail=thumbnail
+            ),
+            action=facts["action"],
+            num_clips=facts["clips"],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The row for the JSON report, without the thumbnail."""

@@ -26,6 +26,7 @@ _FOR_SOME = (
     | Disposition.clean_effects
 )
 _KINDS = {"video": "picture", "audio": "sound"}
+NOT_THE_FIRST = "not the first"
 _ANY_FPS, _ANY_RATE_HZ = 25, 16_000
 
 
@@ -70,10 +71,12 @@ def _choose(kind: str, streams: Any, works: Callable[[Any], bool]) -> Track:
         return Track(streams[0].index)
     ranked = sorted(known, key=_rank)
     chosen = next(filter(works, ranked), ranked[0])
-    names = ", ".join(map(_name, streams))
+    names = "; ".join(map(_name, streams))
+    order = "the first" if chosen.index == streams[0].index else NOT_THE_FIRST
     return Track(
         chosen.index,
-        f"of its {len(streams)} {_KINDS[kind]} tracks ({names}) {_name(chosen)} is used",
+        f"of its {len(streams)} {_KINDS[kind]} tracks ({names}) track {chosen.index} is used, "
+        f"{order}",
     )
 
 

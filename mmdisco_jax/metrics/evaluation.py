@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
 
 from mmdisco_jax.io import to_int16
@@ -91,9 +92,9 @@ class Report(Mapping[str, tuple[Result, ...]]):
         header, body = self.cells()
         table = Table(title="value [95 % interval]", caption=note)
         for i, name in enumerate(header):
-            table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+            table.add_column(Text(name), justify="left" if i == 0 else "right", no_wrap=True)
         for line in body:
-            table.add_row(*line)
+            table.add_row(*map(Text, line))  # names are no markup
         return table
 
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
