@@ -25,6 +25,7 @@ from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
 from mmdisco_jax.resources import find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.sections import (
+    OBJECTIVE_STEPS,
     Bench,
     Convert,
     Data,
@@ -95,6 +96,10 @@ class Experiment:
         }
         sample = plain.pop("sample")
         changes = sample.pop("variants")
+        sections["train"] = train = sections["train"].scheduled()
+        resolved["train"]["warmup_steps"] = train.warmup_steps
+        for key in OBJECTIVE_STEPS:
+            resolved["train"]["objective"][key] = getattr(train.objective, key)
         weights = _weights(plain.pop("weights"), plain["bases"])
         small, toy, head = (plain.pop(n) for n in ("super_resolution", "toy", "discriminator"))
         return cls(

@@ -137,10 +137,10 @@ def patch_training(target: str) -> Settings:
     """Training of the small base models and of their discriminator, on two CPU cores."""
     if target == "video":
         time = {"focus": 0.5, "low": 300, "high": 850}
-        settings = {"batch_size": 32, "num_steps": 3500, "time": time}
+        settings = {"batch_size": 32, "num_steps": 3500, "warmup_steps": 100 / 3500, "time": time}
     elif target == "audio":
         time = {"focus": 0.3, "low": 200, "high": 800}
-        settings = {"batch_size": 64, "num_steps": 2500, "time": time}
+        settings = {"batch_size": 64, "num_steps": 2500, "warmup_steps": 100 / 2500, "time": time}
     else:
         # Above 750 sound and picture say nothing of each other; below 100 everything.
         time = {"focus": 0.85, "low": 50, "high": 750}
@@ -236,7 +236,7 @@ def mm_diffusion_training() -> Settings:
         "batch_size": 128,
         "num_steps": 100_000,
         "learning_rate": 1e-4,
-        "warmup_steps": 1000,
+        "warmup_steps": 0.01,
         "final_fraction": 1.0,
         "b2": 0.999,
         "ema_decay": 0.9999,
@@ -307,7 +307,7 @@ def small_mm_training() -> Settings:
         "batch_size": 8,
         "num_steps": 2800,
         "learning_rate": 1.5e-3,
-        "warmup_steps": 50,
+        "warmup_steps": 50 / 2800,
         "max_weight": 10.0,  # of a level's error of x0
         # Where it is decided what happens when.
         "time": {"focus": 0.5, "low": 300, "high": 850},
@@ -341,9 +341,15 @@ def small_mm_discriminator_training() -> Settings:
         "target": "discriminator",
         "batch_size": 32,
         "num_steps": 600,
+        "warmup_steps": 100 / 600,
         "learning_rate": 1e-3,
         "time": {"focus": 0.85, "low": 50, "high": 750},
-        "objective": {"fakes": "generated_pairs", "denoising_samples": 8, "denoising_from": 200},
+        "objective": {
+            "fakes": "generated_pairs",
+            "denoising_samples": 8,
+            "denoising_from": 200 / 600,
+            "level_warmup_steps": 300 / 600,
+        },
     }
 
 
