@@ -197,7 +197,7 @@ class Training:
     of steps from 1 on; so a shorter training has all its parts. `scheduled` makes numbers of steps.
 
     Attributes:
-      learning_rate: peak, after warmup_steps of linear increase; it falls to final_fraction of that by a cosine.
+      learning_rate: peak, after warmup_steps; it falls to final_fraction of that by a cosine.
       num_microbatches: parts of a batch, one after the other; more of them take less memory.
       max_weight: limit of a level's weight in a base model's loss, None for equal weights of eps.
       time_sampler: "uniform", with the share `time` of its own, or "loss_second_moment" (Nichol and
@@ -227,7 +227,9 @@ class Training:
     init_from: str = ""
     restore: str | int = "latest"
     weights_dtype: str = "float16"
-    objective: ObjectiveSpec = ObjectiveSpec(denoising_from=0.3, level_warmup_steps=0.3)
+    objective: ObjectiveSpec = dataclasses.field(
+        default_factory=lambda: ObjectiveSpec(denoising_from=0.3, level_warmup_steps=0.3)
+    )
 
     def scheduled(self) -> "Training":
         """This training with every share of its length as a number of steps.

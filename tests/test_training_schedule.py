@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schedules of training scale with its length, and shipped configs keep their numbers of steps."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import pytest
 
+from mmdisco_jax.discriminator.objective import ObjectiveSpec, objective
 from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.sections import Training
 from mmdisco_jax.system import System
@@ -79,10 +83,10 @@ def test_odd_numbers_of_steps_are_refused(value):
 
 
 def test_a_share_that_was_not_resolved_is_refused_by_the_loss():
-    from mmdisco_jax.discriminator.objective import ObjectiveSpec, objective
-
-    with pytest.raises(ValueError, match="denoising_from=0.3 is a share"):
-        objective(None, {}, None, jax.random.key(0), 0, None, ObjectiveSpec(denoising_from=0.3))  # pyright: ignore
+    problem: Any = None
+    with pytest.raises(ValueError, match=r"denoising_from=0\.3 is a share"):
+        key, step = jax.random.key(0), jnp.zeros((), jnp.int32)
+        objective(None, {}, None, key, step, problem, ObjectiveSpec(denoising_from=0.3))
 
 
 def test_the_objective_is_no_part_of_a_base_training():

@@ -81,6 +81,15 @@ class ObjectiveSpec:
                 f"{self.denoising_from}: set it to 0."
             )
 
+    def require_steps(self) -> None:
+        """Raises ValueError if the schedule is still in shares of the training's length."""
+        for name in ("denoising_from", "level_warmup_steps"):
+            if 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is a share of the training's length, but must "
+                    "be a number of steps here: use sections.Training.scheduled()."
+                )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -138,12 +147,7 @@ def objective(
     texts: what the pairs are conditioned on. Both halves of a fake must come of one text, so only
     "generated_pairs" will do.
     """
-    for name in ("denoising_from", "level_warmup_steps"):
-        if 0 < getattr(spec, name) < 1:
-            raise ValueError(
-                f"{name}={getattr(spec, name)} is a share of the training's length, but must be a "
-                "number of steps here: use sections.Training.scheduled()."
-            )
+    spec.require_steps()
     if texts and spec.ce_weight and spec.fakes != "generated_pairs":
         raise ValueError(
             f"fakes {spec.fakes!r} pair sounds and pictures of different texts: with texts, train "
