@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from mmdisco_jax.checks import shape_mismatches
 from mmdisco_jax.io import replacing
 from mmdisco_jax.parallel import from_named_leaves, named_leaves
+from mmdisco_jax.resources import RUN
 
 _STORED = ("float32", "float16")
 
@@ -87,6 +88,11 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def _read(path: Any, *, values: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if not Path(path).is_file():
+        if str(path).startswith(RUN):
+            raise FileNotFoundError(
+                f"the weights {path} follow a run, and which one is not known here: name its "
+                "folder as the argument runs=FOLDER of the config, or the file by config.weights."
+            )
         raise FileNotFoundError(f"no weight file {path}; train first, or correct the path.")
     try:
         with safe_open(path, framework="numpy") as file:
