@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 from rich.table import Table
-from tqdm import tqdm
 
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.metrics import METRICS
 from mmdisco_jax.metrics.api import Batch, Context, Result
+from mmdisco_jax.progress import Progress
 
 ONE_SET = "clips"  # what a set without a name is called
 _ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
@@ -150,7 +150,9 @@ def evaluate(
     made = [METRICS.get(name)(context) for name in names]
     sets = _sets(clips)
     rows = {}
-    for name, one in tqdm(sets.items(), unit="set", leave=False, disable=len(sets) == 1):
+    for name, one in Progress(
+        sets.items(), what="measure", unit="set", leave=False, hidden=len(sets) == 1
+    ):
         batch = _whole(one, name)
         results = [m.compute(m.update(m.init(), batch)) for m in made]
         rows[name] = tuple(result for some in results for result in some)
