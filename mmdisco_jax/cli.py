@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mmdisco_jax.resources import cache_dir, config_names
+from mmdisco_jax.resources import cache_dir, config_names, in_run
 from mmdisco_jax.tasks import ALONE, TASKS
 
 _HELP = """\
@@ -188,6 +188,8 @@ def _with_prompts(values: flags.FlagValues, mode: str) -> ConfigDict:
         config.sample.prompts = tuple(given)
     if values.negative_prompt is not None:
         config.sample.negative_prompt = clean_prompts([values.negative_prompt])[0]
+    for name, path in config.weights.items():
+        config.weights[name] = in_run(path, values.workdir)
     return config
 
 

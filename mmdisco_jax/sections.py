@@ -2,6 +2,7 @@
 """Sections of an experiment: frozen dataclasses of settings with their defaults."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -187,9 +188,17 @@ class TimeFocus:
     high: int = 0
 
 
+# Settings of the objective that are a share of the training's length, or a number of steps.
+OBJECTIVE_STEPS = ("denoising_from", "level_warmup_steps")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
     """Training of `target`: "discriminator", "super_resolution", or a key of `bases`.
+
+    What begins or grows in the course of a training (warmup_steps, and denoising_from and
+    level_warmup_steps of the objective) is a share of num_steps where it is below 1, and a number
+    of steps from 1 on; so a shorter training has all its parts. `scheduled` makes numbers of steps.
 
     Attributes:
       learning_rate: peak, after warmup_steps; it falls to final_fraction of that by a cosine.
@@ -206,7 +215,7 @@ class Training:
     batch_size: int = 64
     num_steps: int = 1000
     learning_rate: float = 1e-3
-    warmup_steps: int = 100
+    warmup_steps: float = 0.1
     final_fraction: float = 0.02
     b2: float = 0.99
     clip_norm: float = 1.0
@@ -222,7 +231,31 @@ class Training:
     init_from: str = ""
     restore: str | int = "latest"
     weights_dtype: str = "float16"
-    objective: ObjectiveSpec = dataclasses.field(default_factory=ObjectiveSpec)
+    objective: ObjectiveSpec = dataclasses.field(
+        default_factory=lambda: ObjectiveSpec(denoising_from=0.3, level_warmup_steps=0.3)
+    )
+
+    def scheduled(self) -> "Training":
+        """This training with every share of its length as a number of steps.
+
+        Raises:
+          ValueError: a negative number, or one above 1 that is not whole.
+        """
+        objective = {key: self._steps(f"objective.{key}") for key in OBJECTIVE_STEPS}
+        return dataclasses.replace(
+            self,
+            warmup_steps=self._steps("warmup_steps"),
+            objective=dataclasses.replace(self.objective, **objective),
+        )
+
+    def _steps(self, key: str) -> int:
+        value = operator.attrgetter(key)(self)
+        if value < 0 or (value > 1 and value != int(value)):
+            raise ValueError(
+                f"train.{key} is {value}: set a share of num_steps below 1, or a whole number of "
+                "steps."
+            )
+        return int(value) if value >= 1 else round(value * self.num_steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.pair import BaseDenoiser, DiscriminatorLogRatio, Models
 from mmdisco_jax.porting.weights import load_weights, read_metadata
 from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.resources import RUN
 from mmdisco_jax.samplers.levels import Levels, levels, solver_levels
 from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.sections import Sampling
@@ -411,6 +412,8 @@ class System:
             settings = self.experiment.variant(variant)
             path = settings.discriminator_weights or self.experiment.weights["discriminator"]
             if settings.is_guided and not Path(path).is_file():
+                if path.startswith(RUN):
+                    read_metadata(path)  # says what is missing
                 raise FileNotFoundError(
                     f"config.weights.discriminator={path!r}: no such file. Train a discriminator, "
                     "or convert a released one, and name its file."

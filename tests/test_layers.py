@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Modules that every package may import; they import none but one another.
 CORE = {
     *("types", "registry", "callables", "parallel", "io", "datasets", "checks", "resources"),
-    *("settings", "matching", "locks", "cluster", "processes"),
+    *("settings", "matching", "locks", "cluster", "processes", "progress"),
 }
 # package -> packages of mmdisco_jax that it may import, besides itself and the core.
 ALLOWED: dict[str, set[str]] = {name: set() for name in CORE}

@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import Base
@@ -30,6 +29,7 @@ from mmdisco_jax.porting.place import as_torch, place
 from mmdisco_jax.porting.port import PORTS, Port
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.progress import Progress
 from mmdisco_jax.text.encoder import TextEncoder
 from mmdisco_jax.text.tokens import load_tokenizer
 from mmdisco_jax.types import AV, Array, Cond, LatentFormat, Params
@@ -232,7 +232,9 @@ class PipelineBase(Base):
     def _digest(self) -> str:
         tensors = self._network.tensors or LazyTensors({})
         sha = hashlib.sha256()
-        for key in tqdm(sorted(tensors), desc=f"weights of {self.name}", leave=False):
+        for key in Progress(
+            sorted(tensors), what=f"weights of {self.name}", unit="tensor", leave=False
+        ):
             array = np.ascontiguousarray(tensors[key])
             sha.update(f"{key} {array.dtype} {array.shape}".encode())
             sha.update(array.reshape(-1).view(np.uint8).data)

@@ -47,6 +47,9 @@ class ObjectiveSpec:
         of it over so many steps, so that the discriminator first learns at low noise.
       text_dropout: share of texts that are left out.
 
+    A config may give denoising_from and level_warmup_steps as shares of the training's length;
+    here they must be numbers of steps.
+
     Raises:
       ValueError: an unknown kind of fakes, or settings that leave nothing to learn.
     """
@@ -57,9 +60,9 @@ class ObjectiveSpec:
     ce_weight: float = 1.0
     denoising_weight: float = 1.0
     denoising_samples: int = 16
-    denoising_from: int = 300
+    denoising_from: float = 300
     level_start: float = 0.3
-    level_warmup_steps: int = 300
+    level_warmup_steps: float = 300
     text_dropout: float = 0.0
 
     def __post_init__(self):
@@ -83,6 +86,15 @@ class ObjectiveSpec:
                 f"without cross-entropy nothing would be learnt before step denoising_from="
                 f"{self.denoising_from}: set it to 0."
             )
+
+    def require_steps(self) -> None:
+        """Raises ValueError if the schedule is still in shares of the training's length."""
+        for name in ("denoising_from", "level_warmup_steps"):
+            if 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is a share of the training's length, but must "
+                    "be a number of steps here: use sections.Training.scheduled()."
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,6 +169,7 @@ def objective(
     texts: what the pairs are conditioned on. Both halves of a fake must come of one text, so only
     "generated_pairs" will do.
     """
+    spec.require_steps()
     if texts and spec.ce_weight and spec.fakes != "generated_pairs":
         raise ValueError(
             f"fakes {spec.fakes!r} pair sounds and pictures of different texts: with texts, train "

@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.media.entries import Entry
 from mmdisco_jax.media.inspection import PROBLEMS, Inspection, inspect, with_problems
 from mmdisco_jax.media.isolation import Failure, heartbeat, isolated_map
 from mmdisco_jax.media.pieces import Piece, cut, read_finished_piece, write_failed_piece
 from mmdisco_jax.media.policies import Policies
+from mmdisco_jax.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ def inspect_all(
     jobs = [(path, sound, spec) for path, sound in todo]
     with open(log, "a", encoding="utf-8") as lines:
         results = isolated_map(_inspect, jobs, num_workers=num_workers)
-        with tqdm(total=len(files), initial=len(known), desc="inspect", unit="file") as bar:
+        with Progress(total=len(files), initial=len(known), what="inspect", unit="file") as bar:
             for index, result in results:
                 if isinstance(result, Failure):
                     result = Inspection(problem="corrupt", reason=result.reason)
@@ -122,7 +121,7 @@ def cut_all(
         for i in todo
     )
     results = isolated_map(_cut, jobs, num_workers=num_workers)
-    with tqdm(total=len(names), initial=len(made), desc="cut", unit="file") as bar:
+    with Progress(total=len(names), initial=len(made), what="cut", unit="file") as bar:
         for index, result in results:
             name = names[todo[index]]
             if isinstance(result, Failure):

@@ -6,8 +6,6 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
-from tqdm import tqdm
-
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.metrics import METRICS, bootstrap
 from mmdisco_jax.metrics.api import (
@@ -20,6 +18,7 @@ from mmdisco_jax.metrics.api import (
     Weighted,
 )
 from mmdisco_jax.metrics.report import Difference, Report, Unmeasured
+from mmdisco_jax.progress import Progress
 
 ONE_SET = "clips"  # what a set without a name is called
 # What a metric raises where it cannot be made: too few clips, no reference, a missing file or
@@ -89,7 +88,9 @@ def evaluate(
     )
     parts = [
         _measure(name, make, context, sets, compare)
-        for name, make in tqdm(factories.items(), unit="metric", leave=False, disable=len(sets) < 2)
+        for name, make in Progress(
+            factories.items(), what="measure", unit="metric", leave=False, hidden=len(sets) < 2
+        )
     ]
     report = Report(
         rows={name: tuple(r for part in parts for r in part[name]) for name in sets},

@@ -19,6 +19,7 @@ from mmdisco_jax.checks import shape_mismatches
 from mmdisco_jax.io import replacing
 from mmdisco_jax.parallel import from_named_leaves, named_leaves
 from mmdisco_jax.porting.lazy import DTYPES
+from mmdisco_jax.resources import RUN
 
 _STORED = ("float32", "float16")
 _WIDTHS = (
@@ -167,6 +168,11 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 @contextlib.contextmanager
 def _opened(path: Any) -> Iterator[Any]:
     if not Path(path).is_file():
+        if str(path).startswith(RUN):
+            raise FileNotFoundError(
+                f"the weights {path} follow a run, and which one is not known here: name its "
+                "folder as the argument runs=FOLDER of the config, or the file by config.weights."
+            )
         raise FileNotFoundError(f"no weight file {path}; train first, or correct the path.")
     try:
         with safe_open(path, framework="numpy") as file:

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.export.clips import read_shards, shard_path, write_shard
@@ -19,6 +18,7 @@ from mmdisco_jax.export.names import media_stem
 from mmdisco_jax.io import write_bytes
 from mmdisco_jax.locks import one_owner
 from mmdisco_jax.processes import wait
+from mmdisco_jax.progress import Progress
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.compile_clock import CompileClock
 from mmdisco_jax.tasks.conditions import Given, read_each_given
@@ -142,7 +142,7 @@ def sample_variant(
         )
     spent = {"compile_seconds": time.perf_counter() - start, "compile_seconds_saved": clock.saved}
     start = time.perf_counter()
-    with tqdm(total=len(missing) * run_sampler.num_steps, desc=variant, unit="step") as bar:
+    with Progress(total=len(missing) * run_sampler.num_steps, what=variant) as bar:
         for first in missing:
             numbers = first + np.arange(size)
             latents = jax.device_get(

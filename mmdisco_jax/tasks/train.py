@@ -25,6 +25,7 @@ from mmdisco_jax.losses import (
     training_loss,
 )
 from mmdisco_jax.porting.weights import load_weights, save_weights
+from mmdisco_jax.sections import Training
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.latents import flip_probability, training_examples
 from mmdisco_jax.training.checkpoints import Checkpoints
@@ -87,6 +88,8 @@ def _train(system: System, workdir: Path) -> None:
         history=loss.history,
     )
     source = training_examples(system)
+    if not jax.process_index():
+        print(schedule_note(train_settings), file=sys.stderr)
     keep = train_settings.keep
     with Checkpoints(workdir / "checkpoints", resolved, keep=keep) as checkpoints:
         state = train(
@@ -105,6 +108,18 @@ def _train(system: System, workdir: Path) -> None:
             records=lambda position, n: _records(system, len(source), position, n),
         )
     _finish(state, system, workdir)
+
+
+def schedule_note(settings: Training) -> str:
+    """What begins when in this training, in a line: shares of its length as numbers of steps."""
+    parts = [f"the learning rate rises to step {settings.warmup_steps}"]
+    if settings.target == DISCRIMINATOR:
+        spec = settings.objective
+        if spec.level_warmup_steps:
+            parts.append(f"all noise levels from step {spec.level_warmup_steps}")
+        if spec.denoising_weight:
+            parts.append(f"the denoising loss from step {spec.denoising_from}")
+    return f"training {settings.target}, {settings.num_steps} steps: {', '.join(parts)}."
 
 
 def optimizer(system: System) -> Any:
@@ -132,7 +147,10 @@ def start_params(system: System, init: Any) -> Callable[[Any], Params] | None:
 def free_keys(config: dict[str, Any]) -> tuple[str, ...]:
     """Keys of the config that may change between two halves of a run."""
     sections = [name for name in config if name not in _IDENTITY]
-    if config["train"]["target"] != SUPER_RESOLUTION:
+    target = config["train"]["target"]
+    if target != DISCRIMINATOR:
+        sections.append("train.objective")  # of a discriminator only
+    if target != SUPER_RESOLUTION:
         return (*_FREE, *sections)
     sections.remove("super_resolution")
     uses = ("weights", "sampler", "respacing", "frames_per_batch")
