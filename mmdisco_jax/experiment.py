@@ -25,6 +25,7 @@ from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
 from mmdisco_jax.resources import find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.sections import (
+    OBJECTIVE_STEPS,
     Bench,
     Convert,
     Data,
@@ -95,6 +96,7 @@ class Experiment:
         }
         sample = plain.pop("sample")
         changes = sample.pop("variants")
+        sections["train"] = _scheduled(sections["train"], resolved["train"])
         weights = _weights(plain.pop("weights"), plain["bases"])
         small, toy, head = (plain.pop(n) for n in ("super_resolution", "toy", "discriminator"))
         return cls(
@@ -265,6 +267,15 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
         else:
             out[key] = dict(value) if isinstance(value, Mapping) else value
     return out
+
+
+def _scheduled(train: Training, record: dict[str, Any]) -> Training:
+    """The training with its schedule in numbers of steps, which `record` receives too."""
+    train = train.scheduled()
+    record["warmup_steps"] = train.warmup_steps
+    for key in OBJECTIVE_STEPS:
+        record["objective"][key] = getattr(train.objective, key)
+    return train
 
 
 def _weights(section: Mapping[str, str], bases: Mapping[str, Any]) -> dict[str, str]:

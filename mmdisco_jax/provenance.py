@@ -25,6 +25,7 @@ _SHOWN = 12  # digits of a digest
 # Says which code made a result, and is no reason to refuse it.
 _CODE = ("version", "commit")
 _ABSENT = "absent"
+_PLACES = ("weights.", "variants.", "levels.")  # of entries whose own name says enough
 
 
 def code_version() -> Record:
@@ -77,7 +78,8 @@ def announce(record: Mapping[str, Any]) -> None:
     named: dict[str, str] = {}
     for name, value in _flat(dict(record)).items():
         if _is_entry(value):  # what several variants share is named once
-            named.setdefault(_shown(value), name.rpartition(".")[2])
+            short = name.rpartition(".")[2] if name.startswith(_PLACES) else name
+            named.setdefault(_shown(value), short)
     for shown, name in named.items():
         print(f"using {name}: {shown}", file=sys.stderr)
 

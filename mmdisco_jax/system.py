@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import Base, check_schedules, made
 from mmdisco_jax.codecs.weighted import Loaded
 from mmdisco_jax.datasets import DATASETS
@@ -39,6 +40,7 @@ from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.pair import BaseDenoiser, DiscriminatorLogRatio, Models
 from mmdisco_jax.porting.weights import load_weights, read_metadata
 from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.resources import RUN
 from mmdisco_jax.samplers.levels import Levels, levels, solver_levels
 from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.sections import Sampling
@@ -61,7 +63,8 @@ def load(text: str | os.PathLike[str], overrides: Mapping[str, Any] | None = Non
 class System:
     """The parts of an experiment, each made once.
 
-    Attributes: `experiment`; `mesh`, over which the base models' parameters are cut.
+    Attributes: `experiment`; `mesh`, over which the parameters of base models and discriminator are
+    cut as they are read.
     """
 
     def __init__(self, experiment: Experiment, mesh: Mesh | None = None):
@@ -161,8 +164,9 @@ class System:
             or a discriminator that reads features of other base weights than the config's.
         """
         path = path or self.experiment.weights.get("discriminator", "")
-        _, init = self.discriminator
-        params = load_weights(path, jax.eval_shape(init, jax.random.key(0)))
+        abstract = jax.eval_shape(self.discriminator[1], jax.random.key(0))
+        shardings = parallel.tree_shardings(abstract, self.mesh) if self.mesh else None
+        params = load_weights(path, abstract, shardings)
         if not force_schedule:
             check_schedules(path, self.schedules)
         if self.reads_features:
@@ -415,6 +419,8 @@ class System:
             settings = self.experiment.variant(variant)
             path = settings.discriminator_weights or self.experiment.weights["discriminator"]
             if settings.is_guided and not Path(path).is_file():
+                if path.startswith(RUN):
+                    read_metadata(path)  # says what is missing
                 raise FileNotFoundError(
                     f"config.weights.discriminator={path!r}: no such file. Train a discriminator, "
                     "or convert a released one, and name its file."

@@ -19,7 +19,6 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import Base
@@ -32,6 +31,7 @@ from mmdisco_jax.porting.place import as_torch, place
 from mmdisco_jax.porting.port import PORTS, Port
 from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.progress import Progress
 from mmdisco_jax.text.encoder import TextEncoder
 from mmdisco_jax.text.tokens import load_tokenizer
 from mmdisco_jax.types import AV, Array, Cond, LatentFormat, Params
@@ -318,14 +318,14 @@ class PipelineBase(Base):
         return found | {TOKENIZER: hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}
 
 
-def _digest(tensors: LazyTensors, desc: str, config: Mapping[str, Any] | None = None) -> str:
+def _digest(tensors: LazyTensors, what: str, config: Mapping[str, Any] | None = None) -> str:
     """SHA-256 of tensors by name, and of the config of their network if it is given."""
     sha = hashlib.sha256()
     if config is not None:
         # What a library adds about itself and its caches makes no other network.
         used = {key: value for key, value in config.items() if not key.startswith("_")}
         sha.update(json.dumps(used, sort_keys=True).encode())
-    for key in tqdm(sorted(tensors), desc=desc, leave=False):
+    for key in Progress(sorted(tensors), what=what, unit="tensor", leave=False):
         array = np.ascontiguousarray(tensors[key])
         sha.update(f"{key} {array.dtype} {array.shape}".encode())
         sha.update(array.reshape(-1).view(np.uint8).data)

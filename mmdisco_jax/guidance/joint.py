@@ -18,7 +18,7 @@ import numpy as np
 from mmdisco_jax.callables import Static, unwrap_static, wrap_static
 from mmdisco_jax.guidance.scales import Scale, is_static, times
 from mmdisco_jax.process.predictions import per_sample
-from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.process.schedules import Schedule, common
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
 
 # (x, t, cond) -> {modality: [b ...]}: noise, or residuals of the noise
@@ -93,7 +93,12 @@ def joint(
 
 
 def residual(log_ratio: LogRatioFn, schedules: Mapping[str, Schedule]) -> Field:
-    """r_m = -sigma_m(t) dh/dx_m of every modality, by one gradient over the whole pair."""
+    """r_m = -sigma_m(t) dh/dx_m of every modality, by one gradient over the whole pair.
+
+    Raises:
+      ValueError: schedules of different lengths, for which one t is not one level.
+    """
+    common(schedules)
     return Residual(wrap_static(log_ratio), wrap_static(dict(schedules)))
 
 
@@ -149,12 +154,21 @@ class Joint:
         """`active` and `fresh`, bool [n num_substeps] each; {} if every call is a fresh one.
 
         Counted from the first call inside the interval, which is always fresh.
+
+        Raises:
+          ValueError: an interval in which no level lies.
         """
         plan = unwrap_static(self.plan)
         if plan == Plan():
             return {}
         low, high = plan.interval or (-np.inf, np.inf)
         active = np.repeat((model_times >= low) & (model_times <= high), num_substeps)
+        if not active.any():
+            raise ValueError(
+                f"no step lies in the guidance interval {plan.interval}: the models are told "
+                f"levels {model_times.min():g} to {model_times.max():g} in {len(model_times)} "
+                "steps, so nothing would be guided. Widen the interval, or take more steps."
+            )
         fresh = active & ((np.cumsum(active) - active) % plan.every == 0)
         shape = (len(model_times), num_substeps)
         return {"active": active.reshape(shape), "fresh": fresh.reshape(shape)}

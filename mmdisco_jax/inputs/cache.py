@@ -16,9 +16,9 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from tqdm import tqdm
 
 from mmdisco_jax.io import num_records, rename_durably
+from mmdisco_jax.progress import Progress
 
 _NOTE = "made_by.json"
 Arrays = dict[str, np.ndarray]
@@ -63,7 +63,7 @@ def write_cache(
     temporary.write_text(json.dumps({"made_by": wanted, "count": count}, indent=1))
     rename_durably(temporary, folder / _NOTE)
     starts = range(process_index * shard_size, count, process_count * shard_size)
-    for first in tqdm(starts, unit="shard", desc=desc):
+    for first in Progress(starts, unit="shard", what=desc):
         path, last = _shard(folder, first), min(first + shard_size, count)
         if num_records(path) >= last - first:
             continue

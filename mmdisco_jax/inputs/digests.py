@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mmdisco_jax.io import WriteError, digest, write_bytes
+from mmdisco_jax.progress import Progress
 from mmdisco_jax.resources import cache_dir
 
 _SHARD = re.compile(r".*-(?P<split>\w+)\.array_record-\d+-of-\d+")
@@ -43,7 +42,8 @@ def record_digests(directory: str | os.PathLike[str]) -> dict[str, str]:
         if found := _SHARD.fullmatch(path.name):
             shards.setdefault(found["split"], []).append(path)
     known = _Known(folder)
-    with tqdm(total=sum(map(len, shards.values())), desc="hashing data", delay=5) as bar:
+    total = sum(map(len, shards.values()))
+    with Progress(total=total, what="hashing data", unit="shard", leave=False) as bar:
         hashes: dict[str, list[str]] = {split: [] for split in shards}
         for split, paths in shards.items():
             for path in paths:

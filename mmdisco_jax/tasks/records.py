@@ -5,7 +5,6 @@ What a note does not record cannot be compared. Then `sample` refuses to go on, 
 new samples with what may be others; `train` and `evaluate` go on and say so.
 """
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -101,8 +100,8 @@ def _variant(system: System, name: str, present: bool) -> Record:
 
 def levels_digest(system: System, variant: str) -> str:
     """SHA-256 of the path of noise levels that a variant visits, to nine decimal places."""
-    path = dataclasses.asdict(system.levels(system.experiment.variant(variant)))
-    text = json.dumps(path, sort_keys=True, default=_rounded)
+    path = system.levels(system.experiment.variant(variant))
+    text = json.dumps([_rounded(x) for x in (path.times, path.model_times, path.end or [])])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -221,7 +220,8 @@ def evaluation_record(system: System, folders: Sequence[Path]) -> Record:
         {"folder": str(folder), "note": note or "not recorded"}
         for folder, note in zip(folders, notes, strict=True)
     ]
-    record = {"samples": samples, "data": data_entry(system, "test"), "weights": networks}
+    data = {split: data_entry(system, split) for split in system.data_digests}
+    record = {"samples": samples, "data": data, "weights": networks}
     last = system.experiment.variant(names[-1])
     if system.experiment.evaluate.levels and last.is_guided:  # the discriminator itself is measured
         record["levels"] = mine["weights"] | {

@@ -9,9 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
-from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.checks import listed
@@ -20,6 +18,8 @@ from mmdisco_jax.export.gallery import write_media
 from mmdisco_jax.export.names import media_stem
 from mmdisco_jax.io import write_bytes
 from mmdisco_jax.locks import one_owner
+from mmdisco_jax.processes import wait
+from mmdisco_jax.progress import Progress
 from mmdisco_jax.provenance import Record, announce
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.compile_clock import CompileClock
@@ -80,12 +80,12 @@ def run(system: System, workdir: Path) -> None:
         timing[name] = sample_variant(
             system, workdir / name, denoisers[name], conditions[name], enlarger(system)
         )
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("all samples are written")
-    if jax.process_index():
-        return
+    wait("all samples are written")
     for name in timing:
         _write_media(system, workdir / name)
+    wait("all media files are written")
+    if jax.process_index():
+        return
     text = json.dumps(experiment.resolved, indent=1, sort_keys=True)
     write_bytes(workdir / "config.json", text.encode())
     _write_timing(workdir / "timing.json", timing)
@@ -172,7 +172,7 @@ def sample_variant(
         )
     spent = {"compile_seconds": time.perf_counter() - start, "compile_seconds_saved": clock.saved}
     start = time.perf_counter()
-    with tqdm(total=len(missing) * run_sampler.num_steps, desc=variant, unit="step") as bar:
+    with Progress(total=len(missing) * run_sampler.num_steps, what=variant) as bar:
         for first in missing:
             numbers = first + np.arange(size)
             latents = jax.device_get(
@@ -209,12 +209,13 @@ def _require_finite(latents: AV, variant: str, first: int) -> None:
 
 
 def _write_media(system: System, folder: Path) -> None:
-    """The first clips as mp4 with sound and as wav."""
+    """This process's share of the first clips, as mp4 with sound and as wav."""
     clip, sample = system.experiment.clip, system.experiment.sample
     number = 0
     for shard in read_shards(folder, sample.num_media):
         for video, audio in zip(shard["video"], shard["audio"], strict=True):
             stem = folder / media_stem(number, prompt_of(sample, number))
-            if not stem.with_suffix(".mp4").exists():
+            mine = number % jax.process_count() == jax.process_index()
+            if mine and not stem.with_suffix(".mp4").exists():
                 write_media(stem, video, audio, fps=clip.fps, sample_rate_hz=clip.sample_rate_hz)
             number += 1

@@ -3,12 +3,12 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import schedule_record
@@ -25,6 +25,7 @@ from mmdisco_jax.losses import (
 )
 from mmdisco_jax.porting.weights import load_weights, save_weights
 from mmdisco_jax.provenance import Record, announce
+from mmdisco_jax.sections import OBJECTIVE_STEPS, Training
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.latents import flip_probability, training_examples
 from mmdisco_jax.tasks.records import training_record
@@ -48,6 +49,12 @@ _FREE = (
     "train.time_sampler",
 )
 # Files, which the record of a checkpoint compares by their contents: they may be moved.
+# The length of a training, and what grows with it where it is given as a share.
+_RAISED = (
+    "train.num_steps",
+    "train.warmup_steps",
+    *(f"train.objective.{k}" for k in OBJECTIVE_STEPS),
+)
 _BY_CONTENTS = ("data.latents", "data.options.folder", "weights", "train.init_from")
 
 
@@ -81,6 +88,7 @@ def _train(system: System, workdir: Path) -> None:
     record = training_record(system)
     announce(record)
     mesh = parallel.make_mesh({"data": experiment.mesh.data, "fsdp": experiment.mesh.fsdp})
+    system = System(experiment, mesh)  # so that frozen parameters are read into their shardings
     loss = training_loss(system, train_settings.target)
     task = Task(
         loss_fn=loss.loss_fn,
@@ -90,10 +98,13 @@ def _train(system: System, workdir: Path) -> None:
         ema_decay=train_settings.ema_decay,
         seed=experiment.seed,
         start=start_params(system, loss.init),
+        rows=loss.rows,
         num_microbatches=train_settings.num_microbatches,
         history=loss.history,
     )
     source = training_examples(system)
+    if not jax.process_index():
+        print(schedule_note(train_settings), file=sys.stderr)
     keep = train_settings.keep
     with Checkpoints(workdir / "checkpoints", resolved, keep=keep, made_by=record) as checkpoints:
         state = train(
@@ -111,13 +122,13 @@ def _train(system: System, workdir: Path) -> None:
                 which=str(train_settings.restore),
                 free=free_keys(resolved),
                 by_contents=_BY_CONTENTS,
-                raised=("train.num_steps",),
+                raised=_RAISED,
                 new_data=_new_data(train_settings.on_new_data),
             ),
             records=lambda position, n: _records(system, len(source), position, n),
         )
         record = checkpoints.made_by
-    _finish(state, system, mesh, workdir, record)
+    _finish(state, system, workdir, record)
 
 
 def _new_data(choice: str) -> bool:
@@ -125,6 +136,18 @@ def _new_data(choice: str) -> bool:
     if choice not in ("refuse", "continue"):
         raise ValueError(f"train.on_new_data is {choice!r}: choose one of refuse, continue.")
     return choice == "continue"
+
+
+def schedule_note(settings: Training) -> str:
+    """What begins when in this training, in a line: shares of its length as numbers of steps."""
+    parts = [f"the learning rate rises to step {settings.warmup_steps}"]
+    if settings.target == DISCRIMINATOR:
+        spec = settings.objective
+        if spec.level_warmup_steps:
+            parts.append(f"all noise levels from step {spec.level_warmup_steps}")
+        if spec.denoising_weight:
+            parts.append(f"the denoising loss from step {spec.denoising_from}")
+    return f"training {settings.target}, {settings.num_steps} steps: {', '.join(parts)}."
 
 
 def optimizer(system: System) -> Any:
@@ -141,16 +164,21 @@ def optimizer(system: System) -> Any:
     )
 
 
-def start_params(system: System, init: Any) -> Params | None:
-    """Parameters of the file `train.init_from`; None if it is not set."""
+def start_params(system: System, init: Any) -> Callable[[Any], Params] | None:
+    """A function (shardings) -> parameters of the file `train.init_from`; None if it is not set."""
     path = system.experiment.train.init_from
-    return load_weights(path, jax.eval_shape(init, jax.random.key(0))) if path else None
+    if not path:
+        return None
+    return lambda shardings: load_weights(path, jax.eval_shape(init, jax.random.key(0)), shardings)
 
 
 def free_keys(config: dict[str, Any]) -> tuple[str, ...]:
     """Keys of the config that may change between two halves of a run."""
     sections = [name for name in config if name not in _IDENTITY]
-    if config["train"]["target"] != SUPER_RESOLUTION:
+    target = config["train"]["target"]
+    if target != DISCRIMINATOR:
+        sections.append("train.objective")  # of a discriminator only
+    if target != SUPER_RESOLUTION:
         return (*_FREE, *sections)
     sections.remove("super_resolution")
     uses = ("weights", "sampler", "respacing", "frames_per_batch")
@@ -216,13 +244,13 @@ def _records(system: System, num_records: int, position: Any, n: int) -> list[in
     return batch["audio"][:, 0].tolist()
 
 
-def _finish(state: TrainState, system: System, mesh: Mesh, workdir: Path, record: Record) -> None:
+def _finish(state: TrainState, system: System, workdir: Path, record: Record) -> None:
     """Writes the results of the run: weights, config and report."""
-    gather = jax.jit(lambda tree: tree, out_shardings=parallel.replicated(mesh))
-    ema = jax.device_get(gather(state.ema))
-    if jax.process_index():
-        return
     experiment, target = system.experiment, system.experiment.train.target
+    path, dtype = workdir / "weights.safetensors", experiment.train.weights_dtype
+    if jax.process_index():  # has parts of the average, which the first process writes
+        save_weights(path, state.ema, {}, dtype=dtype, write=False)
+        return
     text = json.dumps(experiment.resolved, indent=1, sort_keys=True)
     # A base of one modality has one schedule; a joint base and a discriminator have all.
     base = system.bases.get(target)
@@ -239,7 +267,6 @@ def _finish(state: TrainState, system: System, mesh: Mesh, workdir: Path, record
         weights = record["weights"]
         bases = {name: weights[name]["sha256"] for name in system.bases if name in weights}
         metadata["bases"] = json.dumps(bases)
-    dtype = experiment.train.weights_dtype
-    save_weights(workdir / "weights.safetensors", ema, metadata, dtype=dtype)
+    save_weights(path, state.ema, metadata, dtype=dtype)
     write_bytes(workdir / "config.json", text.encode())
     write_report(workdir / "report.png", read_metrics(workdir), title=target)

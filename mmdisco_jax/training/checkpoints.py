@@ -45,7 +45,8 @@ class Restore:
       free: dotted config keys whose values may differ from the checkpoint's; a key stands for
         everything below it too.
       by_contents: as `free`, where the record names the contents of the files that they name.
-      raised: config keys whose values may be larger than the checkpoint's.
+      raised: config keys whose values may be larger than the checkpoint's: the length of the
+        training, and then, where that is larger, what is a share of it.
       new_data: whether the entry "data" of the record may differ.
     """
 
@@ -256,7 +257,9 @@ class Checkpoints:
     def _require_same_config(
         self, saved: dict[str, Any], chosen: Restore, by_contents: Sequence[str]
     ) -> None:
-        raised = [key for key in chosen.raised if _at(saved, key) <= _at(self._config, key)]
+        raised = [key for key in chosen.raised if _at(saved, key) < _at(self._config, key)]
+        if list(chosen.raised[:1]) != raised[:1]:
+            raised = []  # of the same length
         lines = differences(saved, self._config, ignored=(*chosen.free, *by_contents, *raised))
         gone = sorted(set(saved) - set(self._config))
         if gone:

@@ -151,6 +151,11 @@ def test_a_plan_counts_calls_and_so_substeps_too():
     assert columns["fresh"].nonzero()[1].tolist() == [0, 1]
 
 
+def test_a_plan_that_guides_no_step_is_refused():
+    with pytest.raises(ValueError, match=r"no step lies in the guidance interval \(31, 49\)"):
+        _walk(Plan(interval=(31, 49)), [90, 70, 50, 30, 10])
+
+
 def test_a_trivial_plan_samples_as_joint_does():
     world = UNEQUAL
     sampler = Sampler({m: DDIM() for m in ORDER}, world.by_modality, levels(world.by_modality, 10))

@@ -199,7 +199,7 @@ def test_samples_that_nothing_accounts_for_are_refused(config, sampled, tmp_path
         evaluate.run(system_of(other), folder)
         assert "no note says which weights" in capsys.readouterr().err
         made_by = json.loads((folder / "metrics.json").read_text())["made_by"]
-        assert "sha256" in made_by["data"]
+        assert set(made_by["data"]) == {"train", "test"}
         other.evaluate.pool = (str(sampled),)
         with pytest.raises(ValueError, match=r"run has no made_by.json .* cannot be pooled"):
             evaluate.run(system_of(other), folder)
@@ -278,7 +278,7 @@ def test_evaluate_measures_every_set_and_writes_the_page(config, sampled):
     result = json.loads((sampled / "metrics.json").read_text())
     (measured,) = result["made_by"]["samples"]
     assert measured["note"] == json.loads((sampled / "made_by.json").read_text())
-    assert result["made_by"]["data"]["sha256"] == system_of(config).data_digests["test"]
+    assert result["made_by"]["data"]["test"]["sha256"] == system_of(config).data_digests["test"]
     rows = result["rows"]
     assert set(rows) == {"real", "independent", "guided"}
     real = {r["name"]: r for r in rows["real"]}
@@ -374,12 +374,14 @@ def test_fakes_are_cached_and_stale_ones_refused(config, tmp_path):
     some.fakes.num_samples, some.fakes.batch_size = 3, 2
     made = write_fakes(system_of(some), tmp_path)
     some.weights.fakes = made["directory"]
-    fakes = losses.fakes(system_of(some))
-    assert {m: x.shape for m, x in fakes.items()} == {
-        "audio": (3, 64, 32, 1),
-        "video": (3, 16, 32, 32, 3),
+    numbers = {"audio": np.array([0, 1, 2, 1]), "video": np.array([2, 0])}
+    rows = losses.fakes(system_of(some)).rows(numbers)
+    assert {name: (x.shape, x.dtype) for name, x in rows.items()} == {
+        "fake_audio": ((4, 64, 32, 1), np.float16),
+        "fake_video": ((2, 16, 32, 32, 3), np.float16),
     }
-    assert np.any(np.asarray(fakes["video"][0] != fakes["video"][1]))
+    assert np.any(rows["fake_video"][0] != rows["fake_video"][1])
+    np.testing.assert_array_equal(rows["fake_audio"][1], rows["fake_audio"][3])
     before = (tmp_path / "fakes" / "examples_00000000.array_record").stat().st_mtime_ns
     write_fakes(system_of(some), tmp_path)
     assert (tmp_path / "fakes" / "examples_00000000.array_record").stat().st_mtime_ns == before

@@ -129,6 +129,21 @@ def test_another_config_is_refused_naming_the_keys_that_differ(copied):
     assert restore(copied, config=other, chosen=Restore(free=("seed", "train"))) is not None
 
 
+def test_only_a_longer_training_may_have_longer_parts(copied):
+    """Shares of a training's length are numbers of steps in its config."""
+    chosen = Restore(raised=("train.num_steps", "train.log_every"))
+    for num_steps, log_every, refused in (
+        *((20, 4, ""), (20, 7, ""), (20, 3, "log_every was 4, now 3")),
+        *((12, 7, "log_every was 4, now 7"), (11, 4, "num_steps was 12, now 11")),
+    ):
+        other = {"seed": 1, "train": {"num_steps": num_steps, "log_every": log_every}}
+        if not refused:
+            assert restore(copied, config=other, chosen=chosen) is not None
+            continue
+        with pytest.raises(CheckpointError, match=refused):
+            restore(copied, config=other, chosen=chosen)
+
+
 def test_another_structure_is_refused_naming_the_parameters(copied):
     with pytest.raises(CheckpointError, match="does not fit") as caught:
         restore(copied, wanted=abstract(rename="third"))
