@@ -17,6 +17,8 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
+from mmdisco_jax.io import to_int16
+
 # Containers round times to about 1 ms. Sound that is off by more has a hole or an overlap.
 _JITTER_SECONDS = 0.004
 _ROUNDING_SECONDS = 1.1e-3
@@ -193,7 +195,7 @@ class Sound:
         held = held[:, : max(count - missing_before, 0)]
         lack_before = min(missing_before, count)
         held = np.pad(held, ((0, 0), (lack_before, count - lack_before - held.shape[1])))
-        whole = np.rint(np.clip(held * 32768.0, -32768, 32767)).astype(np.int16)
+        whole = to_int16(held, check=False)
         return whole.T if self._channels == "stereo" else whole[0]
 
     @property
