@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
+
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.metrics import METRICS, bootstrap
 from mmdisco_jax.metrics.api import (
