@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from mmdisco_jax.io import is_remote, require_local
 from mmdisco_jax.resources import cache_dir, config_names, in_run
 from mmdisco_jax.tasks import ALONE, TASKS
 
@@ -112,7 +113,16 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, str, ConfigDict]:
         raise ValueError(f"--config is missing: name a file, or one of {names}.")
     if not values.workdir:
         raise ValueError("--workdir is missing: name the folder for this run's files.")
-    return values, positional[0], _with_prompts(values, positional[0])
+    config = _with_prompts(values, positional[0])
+    _require_local(values, positional[0], config)
+    return values, positional[0], config
+
+
+def _require_local(values: flags.FlagValues, mode: str, config: ConfigDict) -> None:
+    """ValueError for a remote path anywhere, before anything is done."""
+    from mmdisco_jax.experiment import local_paths
+
+    require_local({"--workdir": values.workdir} | local_paths(config.to_dict()), mode)
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -199,7 +209,10 @@ def _prepare_jax(cache: str, distributed: str) -> None:
     from mmdisco_jax.cluster import join
 
     if cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser().absolute()))
+        jax.config.update(
+            "jax_compilation_cache_dir",
+            cache if is_remote(cache) else str(Path(cache).expanduser().absolute()),
+        )
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     join(distributed)
 
