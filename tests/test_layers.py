@@ -36,8 +36,8 @@ ALLOWED["pair"] = {"base_models", "discriminator", "process"}
 ALLOWED["system"] = LIBRARY | {"experiment", "losses", "pair", "sections"}
 ALLOWED["losses"] = LIBRARY | {"training", "pair", "system"}
 ALLOWED["tasks"] = ALLOWED["losses"] | {"worlds", "experiment", "sections", "losses"}
-ALLOWED["recipes"] = set()
-ALLOWED["cli"] = {"tasks", "experiment", "system", "text"}
+ALLOWED["recipes"] = ALLOWED["faults"] = set()
+ALLOWED["cli"] = {"tasks", "experiment", "system", "text", "faults"}
 # What only tests and conversion may touch, and what only configs and their one reader may touch.
 FOREIGN = {"torch", "tensorflow", "diffusers"}
 SECTIONS = {
