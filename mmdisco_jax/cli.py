@@ -26,12 +26,14 @@ modes:
   sample     draw samples of every variant, as raw clips, mp4 and wav
   evaluate   measure the samples, beside real clips; writes a table and a page
   bench      time or estimate the cost of steps
+  release    write a folder with weights, config and model card, to be published
   convert    convert weights between PyTorch's files and this project's, both ways
   toy        the paper's study on two-dimensional worlds
   package.module:function   a mode of your own, called as function(system, workdir)
 
 flags:
-  --config=CONFIG        a shipped config by name, or a path; arguments follow a colon
+  --config=CONFIG        a shipped config by name, a path, or a released folder; arguments
+                         follow a colon
   --config.a.b=value     override a setting; --dry_run shows all of them
   --workdir=DIR          folder of this run's files; made if it is missing
   --prompts=TEXT         sample: a prompt, or a .txt file with one a line; may be repeated

@@ -22,7 +22,7 @@ REPORT = "please report it, with the lines above and the command"
 
 def told(function, *args, **kwargs) -> str:
     """What the command line prints of the error of this call."""
-    with pytest.raises(Exception) as caught:  # noqa: B017
+    with pytest.raises(Exception) as caught:
         function(*args, **kwargs)
     return message(caught.value)
 

@@ -43,6 +43,7 @@ FOREIGN = {"torch", "tensorflow", "diffusers"}
 SECTIONS = {
     *("seed", "data", "clip", "bases", "discriminator", "super_resolution", "guidance", "weights"),
     *("fakes", "sample", "evaluate", "bench", "train", "mesh", "convert", "toy"),
+    "release",
 }
 MAX_LINES, MAX_FUNCTION_LINES = 500, 60
 
