@@ -2,7 +2,8 @@
 """Lock of a folder that ends with its process, however it ends; one owner of a workdir at a time.
 
 The lock is the operating system's own, on the file `.lock` in the folder (flock). A process that is
-killed leaves the file and no lock. The file says who holds it, for the error of a second run.
+killed leaves the file and no lock. The file says who holds it, for the error of a second run; it is
+removed when the lock is released.
 """
 
 import errno
@@ -52,6 +53,8 @@ def locked(folder: Path, *, wait: bool = True, purpose: str = "") -> Iterator[No
         os.pwrite(lock, json.dumps(owner).encode(), 0)
         yield
     finally:
+        # Still locked: who waits for this file sees that it is gone, and makes a new one.
+        (folder / LOCK_FILE).unlink(missing_ok=True)
         os.close(lock)
 
 

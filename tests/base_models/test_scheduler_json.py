@@ -132,6 +132,6 @@ def test_a_pipeline_says_its_file_and_the_remedy(tmp_path, change, message):
     if message is None:
         base._check_scheduler()
         return
-    with pytest.raises(ValueError, match="scheduler_config.json") as error:
+    with pytest.raises(ValueError, match=r"scheduler_config\.json") as error:
         base._check_scheduler()
     assert message in str(error.value) and "force_schedule=True goes on" in str(error.value)
