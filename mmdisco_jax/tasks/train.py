@@ -48,13 +48,13 @@ _FREE = (
     # Younger than some checkpoints; another choice does not fit the state, and is refused so.
     "train.time_sampler",
 )
-# Files, which the record of a checkpoint compares by their contents: they may be moved.
 # The length of a training, and what grows with it where it is given as a share.
 _RAISED = (
     "train.num_steps",
     "train.warmup_steps",
     *(f"train.objective.{k}" for k in OBJECTIVE_STEPS),
 )
+# Files, which the record of a checkpoint compares by their contents: they may be moved.
 _BY_CONTENTS = ("data.latents", "data.options.folder", "weights", "train.init_from")
 
 

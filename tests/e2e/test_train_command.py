@@ -68,7 +68,8 @@ def test_a_run_leaves_weights_config_report_and_metrics(config, trained):
     assert metadata["target"] == "audio" and metadata["step"] == str(STEPS)
     assert metadata["seed"] == "0" and metadata["commit"]
     resolved = json.loads((trained / "config.json").read_text())
-    assert resolved == json.loads(metadata["config"]) == json.loads(config.to_json())
+    assert resolved == json.loads(metadata["config"]) == system_of(config).experiment.resolved
+    assert resolved["bases"] == json.loads(config.to_json())["bases"]
     init = system_of(config).loss("audio").init
     weights = load_weights(trained / "weights.safetensors", jax.eval_shape(init, jax.random.key(0)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
