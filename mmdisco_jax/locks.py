@@ -20,6 +20,8 @@ from typing import Any
 
 import jax
 
+from mmdisco_jax.io import require_local
+
 LOCK_FILE = ".lock"
 # What file systems without such locks answer.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -40,6 +42,7 @@ def locked(folder: Path, *, wait: bool = True, purpose: str = "") -> Iterator[No
     Raises:
       InUseError: another process, or another thread of this one, holds it.
     """
+    require_local({"folder": folder}, purpose or "mmdisco_jax")
     while (lock := _lock(folder, wait)) is None:
         pass
     try:
