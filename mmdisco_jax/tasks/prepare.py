@@ -19,9 +19,11 @@ from mmdisco_jax.media.policies import ACTIONS, counts
 from mmdisco_jax.media.preflight import Row
 from mmdisco_jax.media.prepare import REPORT_FILE, prepare, reports
 from mmdisco_jax.processes import wait
+from mmdisco_jax.provenance import announce
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.fakes import write_fakes
 from mmdisco_jax.tasks.latents import write_latents
+from mmdisco_jax.tasks.records import base_entries
 
 
 @one_owner
@@ -36,6 +38,7 @@ def run(system: System, workdir: Path) -> None:
     data, fakes = system.experiment.data, system.experiment.fakes
     if data.latents or fakes.num_samples:
         system.require_files()
+        announce({"weights": base_entries(system)})
     summary = {}
     if not jax.process_index():
         summary = prepare(

@@ -164,6 +164,19 @@ def test_samples_of_weights_that_were_overwritten_are_refused(config, sampled, t
         sample.run(system_of(_only("independent", moved)), sampled)
 
 
+def test_media_of_samples_that_were_removed_are_made_anew(config, sampled, tmp_path):
+    """The page showed the old files: only a missing one was written."""
+    other, folder = _only("independent", copied(config, tmp_path)), tmp_path / "run"
+    shutil.copytree(sampled, folder)
+    for path in (*folder.rglob("samples_*.npz"), folder / "made_by.json"):
+        path.unlink()
+    overwrite(other, "audio")
+    sample.run(system_of(other), folder)
+    for name in ("00000.mp4", "00000.wav"):
+        old, new = (path / "independent" / name for path in (sampled, folder))
+        assert new.read_bytes() != old.read_bytes()
+
+
 def test_more_samples_and_variants_are_added_to_a_folder(config, sampled, tmp_path):
     """Sample 3 begins no batch of its own: it was never made, and 3 samples were taken for 4."""
     folder = tmp_path / "run"
