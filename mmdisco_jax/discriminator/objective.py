@@ -36,7 +36,7 @@ class ObjectiveSpec:
     Attributes:
       groups: noise levels in a batch.
       shifts: mismatched fakes per real pair.
-      fakes: "mismatched" (real sound with another clip's picture), "generated" (both by the base
+      fakes: "mismatched" (real sound with another clip's picture), "generated" (all by the base
         models, independently), "generated_pairs" (as a joint base model made them together), or
         "both" of the first two.
       ce_weight, denoising_weight: weights of the cross-entropy and of the denoising term.
@@ -199,9 +199,8 @@ def _logits(
     real, fakes = score(features, t, *text), []
     if spec.fakes in ("mismatched", "both"):
         many = jnp.tile(t, spec.shifts)
-        audio = losses.mismatched(features["audio"], spec.groups, spec.shifts)
-        video = jnp.concatenate([features["video"]] * spec.shifts)
-        fakes.append(score({"audio": audio, "video": video}, many).reshape(spec.shifts, -1))
+        apart = losses.mismatched_fakes(features, spec.groups, spec.shifts)
+        fakes.append(score(apart, many).reshape(spec.shifts, -1))
     if spec.fakes != "mismatched":
         fakes.append(_generated_logits(model, sources, t, keys, problem, spec)[None])
     return real, jnp.concatenate(fakes)
@@ -213,7 +212,7 @@ def _generated_logits(
     """Logits [b] of fakes that the base models made, noised to t [b]."""
     generated: Any = sources.generated
     all_texts: Any = sources.texts
-    drawn, draws = {}, list(jax.random.split(keys[0]))
+    drawn, draws = {}, list(jax.random.split(keys[0], len(generated)))
     if spec.fakes == "generated_pairs":
         draws = [draws[0]] * len(generated)
     index = None
