@@ -22,9 +22,11 @@ from ml_collections import ConfigDict
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.api import Base, made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
+from mmdisco_jax.io import require_local
 from mmdisco_jax.resources import find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.sections import (
+    OBJECTIVE_STEPS,
     Bench,
     Convert,
     Data,
@@ -88,6 +90,7 @@ class Experiment:
         """
         full = complete(config)
         resolved = json.loads(full.to_json_best_effort())
+        require_local(local_paths(resolved))
         plain = full.to_dict()
         sections = {
             name: read_settings(kind, plain.pop(name), f"config.{name}")
@@ -95,6 +98,7 @@ class Experiment:
         }
         sample = plain.pop("sample")
         changes = sample.pop("variants")
+        sections["train"] = _scheduled(sections["train"], resolved["train"])
         weights = _weights(plain.pop("weights"), plain["bases"])
         small, toy, head = (plain.pop(n) for n in ("super_resolution", "toy", "discriminator"))
         return cls(
@@ -148,6 +152,7 @@ _SECTIONS: dict[str, Any] = {
 # Sections that are empty where an experiment has no such part.
 _OPTIONAL: dict[str, Any] = {"super_resolution": SuperResolutionBase, "toy": Toy}
 _OPEN = ("bases", "discriminator", "weights")
+_PROMPTS = ("prompts", "negative_prompt")
 
 
 def load_config(
@@ -186,6 +191,19 @@ def load_config(
         except TypeError as error:
             raise ValueError(f"config.{key} cannot be {value!r}: {error}.") from error
     return config
+
+
+def local_paths(tree: Any, name: str = "config") -> dict[str, str]:
+    """Texts of a config that may be paths, by their dotted names; prompts are none."""
+    if isinstance(tree, str):
+        return {name: tree}
+    if isinstance(tree, Mapping):
+        tree = {f"{name}.{key}": v for key, v in tree.items() if key not in _PROMPTS}
+    elif isinstance(tree, list | tuple):
+        tree = {f"{name}[{i}]": v for i, v in enumerate(tree)}
+    else:
+        return {}
+    return {n: text for key, value in tree.items() for n, text in local_paths(value, key).items()}
 
 
 def complete(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
@@ -265,6 +283,15 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
         else:
             out[key] = dict(value) if isinstance(value, Mapping) else value
     return out
+
+
+def _scheduled(train: Training, record: dict[str, Any]) -> Training:
+    """The training with its schedule in numbers of steps, which `record` receives too."""
+    train = train.scheduled()
+    record["warmup_steps"] = train.warmup_steps
+    for key in OBJECTIVE_STEPS:
+        record["objective"][key] = getattr(train.objective, key)
+    return train
 
 
 def _weights(section: Mapping[str, str], bases: Mapping[str, Any]) -> dict[str, str]:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
+from etils import epath
 
 CACHE_VARIABLE = "MMDISCO_CACHE_DIR"
+RUN = "{run}"  # in a config's weights: the folder of the run that a workdir belongs to
 _PACKAGE = Path(__file__).resolve().parent
 _WEIGHTS = "mmdisco_jax/weights/"
 
@@ -79,6 +81,26 @@ def find_weights(text: str) -> str:
         if shipped.exists():
             return str(shipped)
     return text
+
+
+def in_run(text: str, workdir: str) -> str:
+    """The path of a weights file that follows its run: `{run}/video/weights.safetensors`.
+
+    `{run}` is the folder around `workdir`, such as `runs/mine` of `runs/mine/samples`, or `workdir`
+    itself where the file lies in there. Any other text is returned unchanged.
+    """
+    if not text.startswith(RUN):
+        return text
+    rest = text.removeprefix(f"{RUN}/")
+    inside = epath.Path(workdir) / rest
+    return str(inside if inside.exists() else epath.Path(_around(workdir)) / rest)
+
+
+def _around(folder: str) -> str:
+    """The folder that `folder` lies in, by its name."""
+    if "://" in folder:
+        return folder.rstrip("/").rpartition("/")[0]
+    return os.path.normpath(os.path.join(folder, os.pardir))
 
 
 def cache_dir() -> Path:

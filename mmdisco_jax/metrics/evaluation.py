@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
-from tqdm import tqdm
 
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.metrics import METRICS, bootstrap
@@ -20,6 +19,7 @@ from mmdisco_jax.metrics.api import (
     Weighted,
 )
 from mmdisco_jax.metrics.report import Difference, Report, Unmeasured
+from mmdisco_jax.progress import Progress
 
 ONE_SET = "clips"  # what a set without a name is called
 # What a metric raises where it cannot be made: too few clips, no reference, a missing file or
@@ -85,7 +85,9 @@ def evaluate(
     return _joined(
         [
             _measure(name, METRICS.get(name), context, sets, compare)
-            for name in tqdm(names, unit="metric", leave=False, disable=len(sets) < 2)
+            for name in Progress(
+                names, what="measure", unit="metric", leave=False, hidden=len(sets) < 2
+            )
         ]
     )
 

@@ -167,7 +167,7 @@ def world(count):
 
 def test_a_gallery_of_clips_has_their_files_and_their_marks(tmp_path):
     clips = world(2)
-    floats = clips | {"audio": clips["audio"] / 32767}
+    floats = clips | {"audio": clips["audio"] / 32768}
     page = write_gallery(
         tmp_path, {"a": clips, "b": floats}, fps=8, sample_rate_hz=16000, prompts=["a ball", "two"],
         title="T", description="D", marks=bounce_marks,

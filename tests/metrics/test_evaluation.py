@@ -32,7 +32,7 @@ def test_one_set_has_the_numbers_of_its_metrics(clips):
 
 def test_float_sound_is_measured_as_it_would_be_written(clips):
     batch = batch_of(clips[:2])
-    floats = batch | {"audio": batch["audio"].astype(np.float32) / 32767}
+    floats = batch | {"audio": batch["audio"].astype(np.float32) / 32768}
     assert evaluate(batch, metrics=[OWN], **SETTINGS) == evaluate(floats, metrics=OWN, **SETTINGS)
     with pytest.raises(ValueError, match=r"audio of 'clips'.*NaN"):
         evaluate(batch | {"audio": np.full((2, 9), np.nan)}, metrics=OWN, **SETTINGS)
