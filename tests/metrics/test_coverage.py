@@ -103,6 +103,13 @@ def test_intervals_hold_from_equal_sets_to_distant_ones(m, n, apart):
     assert 0.92 <= coverage(kernel_of, m, n, apart, true_mmd(apart)) <= 0.985
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [0.0, 1.0])
+@pytest.mark.parametrize(("m", "least"), [(256, 0.92), (64, 0.90)])
+def test_intervals_hold_with_as_many_features_as_a_proxy_has(m, least, apart):
+    assert least <= coverage(frechet_of, m, 256, apart, d=25) <= 0.98
+
+
 def test_paired_differences_of_distances_hold_their_mean():
     """Two sets that share half of their variance, against one reference."""
     n, rng = 64, np.random.default_rng(12)
