@@ -20,9 +20,10 @@ from mmdisco_jax.inputs.clips import Clips
 from mmdisco_jax.io import digest
 from mmdisco_jax.porting.weights import read_metadata, save_weights
 from mmdisco_jax.system import System
-from mmdisco_jax.tasks import evaluate, prepare, sample, train
+from mmdisco_jax.tasks import evaluate, gallery, prepare, sample, train
 from mmdisco_jax.tasks.fakes import write_fakes
 from mmdisco_jax.training.checkpoints import CheckpointError
+from mmdisco_jax.worlds.bounce.marks import bounce_marks
 from tests.support import training_processes as processes
 from tests.support.randoms import random_params
 
@@ -351,6 +352,13 @@ def test_training_clips_that_are_searched_are_spread_over_the_split(config, monk
         numbers = np.concatenate([batch["video"] for batch in batches])
         np.testing.assert_array_equal(numbers, np.arange(0, 400, 4))
         assert max(len(batch["video"]) for batch in batches) <= 64
+
+
+def test_impacts_are_marked_in_the_bounce_world_only(config):
+    assert gallery._marks(system_of(config)) is bounce_marks
+    other = config.copy_and_resolve_references()
+    other.data.name = "folder"  # one's own videos, measured by detectors that do not know them
+    assert gallery._marks(system_of(other)) is None
 
 
 def test_every_variant_is_compared_with_the_unguided_one(config):
