@@ -287,6 +287,23 @@ class Convert:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Release:
+    """A release of weights, and what its card says.
+
+    license: as the Hugging Face Hub names it, such as apache-2.0; it must be named. license_link:
+    of the license "other". datasets: names on the Hub. metrics: the metrics.json of an `evaluate`
+    of these weights, "" for none.
+    """
+
+    license: str = ""
+    license_link: str = ""
+    title: str = ""
+    description: str = ""
+    datasets: tuple[str, ...] = ()
+    metrics: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Toy:
     """Toy study on two-dimensional worlds; see `tasks.toy`."""
 
