@@ -76,7 +76,7 @@ def evaluate(
         fps=fps,
         sample_rate_hz=sample_rate_hz,
         reference=None if reference is None else _whole(reference, "reference"),
-        training=(training,) if isinstance(training, Mapping) else training,
+        training=_batches(training),
         weights=weights,
         prompts=prompts,
         replicates=replicates,
@@ -142,10 +142,10 @@ def _measure(
         except CANNOT as error:
             rows[one] = ()
             unmeasured.append(Unmeasured(name=name, on=one, reason=str(error)))
-    differences = []
-    for left, right in compare if isinstance(metric, Comparable) else ():
-        if not {left, right} <= set(states):
-            continue  # said above
+    differences: list[Difference] = []
+    for left, right in compare:
+        if not isinstance(metric, Comparable) or not {left, right} <= set(states):
+            continue  # the reason is among the unmeasured
         if counts[left] != counts[right]:
             reason = (
                 f"{counts[left]} and {counts[right]} clips do not pair up: sample as many of each"
@@ -231,6 +231,11 @@ def _sets(clips: Batch | Mapping[str, Batch]) -> dict[str, Batch]:
     if all(isinstance(one, Mapping) for one in clips.values()):
         return dict(cast(Mapping[str, Batch], clips))
     return {ONE_SET: cast(Batch, clips)}
+
+
+def _batches(training: Batch | Iterable[Batch] | None) -> Iterable[Batch] | None:
+    """A set as one batch, and batches as they are."""
+    return (cast(Batch, training),) if isinstance(training, Mapping) else training
 
 
 def _whole(clips: Batch, name: str) -> Batch:
