@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-# Sound is read as int16 / 32768 and written as float * 32767: full scale never overflows.
-INT16_SCALE_IN, INT16_SCALE_OUT = 32768.0, 32767.0
+# Sound is int16 / 32768, both ways, as in soundfile, librosa and FFmpeg: every int16 value comes
+# back as it was. Only +1 has no value of its own, and is clipped to 32767.
+INT16_SCALE = 32768.0
 # A sampler may overshoot [-1, 1] a little, and that is clipped. Beyond this the array is something
 # else, such as pixels in 0..255 or int16 sound cast to float, and clipping would hide the mistake.
 MAX_OVERSHOOT = 8.0
@@ -203,14 +204,16 @@ def from_int16(sound: ArrayLike, dtype: DTypeLike = np.float32) -> Any:
     """Sound as floats of `dtype` in [-1, 1): int16 is divided by 32768, floats are kept as is."""
     x = _array(sound)
     if x.dtype == np.int16:
-        return x.astype(dtype) / INT16_SCALE_IN
+        return x.astype(dtype) / INT16_SCALE
     if x.dtype.kind in "iub":
         raise ValueError(f"sound has dtype {x.dtype}, but must be int16, or floats in [-1, 1].")
     return x.astype(dtype)
 
 
 def to_int16(waveform: ArrayLike, *, check: bool = True) -> Any:
-    """Sound in [-1, 1] as int16: times 32767, rounded to nearest, clipped and never wrapped.
+    """Sound in [-1, 1] as int16: times 32768, rounded to nearest, clipped and never wrapped.
+
+    The inverse of `from_int16`: all 65,536 values come back.
 
     Args:
       waveform: float `[samples]` or `[b samples]`, mono; any shape without the check.
@@ -224,7 +227,7 @@ def to_int16(waveform: ArrayLike, *, check: bool = True) -> Any:
         waveform = checked_signal(waveform, name="waveform", ranks=ranks)
     x = _rounded_in(waveform)
     xp = x.__array_namespace__()
-    return xp.rint(xp.clip(x, -1.0, 1.0) * INT16_SCALE_OUT).astype(np.int16)
+    return xp.clip(xp.rint(x * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
 
 
 def checked_signal(array: ArrayLike, *, name: str, ranks: dict[int, str]) -> NDArray[np.floating]:

@@ -262,7 +262,7 @@ def fakes(system: System) -> FakeRows:
     """Latents that the base models generated, for training a discriminator.
 
     Raises:
-      ValueError: no folder is named, or the fakes are of other base models.
+      ValueError: no folder is named, or the fakes are of other base models or noise schedules.
     """
     folder = system.experiment.weights.get("fakes", "")
     if not folder:
@@ -270,6 +270,7 @@ def fakes(system: System) -> FakeRows:
             "training with generated fakes needs config.weights.fakes: run prepare with "
             "--config.fakes.num_samples=N, then give the folder it names."
         )
-    cache = open_cache(folder, {"weights": system.base_digests})
+    wanted = {"weights": system.base_digests, "schedules": system.schedule_digests}
+    cache = open_cache(folder, wanted)
     experiment = system.experiment
     return FakeRows(cache, system.modalities, experiment.train, experiment.seed)

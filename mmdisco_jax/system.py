@@ -29,7 +29,9 @@ from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.guidance.classifier_free import classifier_free
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.inputs.clips import Clips
-from mmdisco_jax.inputs.sources import find_prepared, open_source
+from mmdisco_jax.inputs.digests import record_digests
+from mmdisco_jax.inputs.prepared import NotPreparedError, prepared_folder
+from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.media.cutting import ClipSpec
@@ -83,6 +85,11 @@ class System:
         """Noise schedule of each modality."""
         found = [base.schedules for base in self.bases.values()]
         return {m: s for one in found for m, s in sorted(one.items())}
+
+    @functools.cached_property
+    def schedule_digests(self) -> dict[str, str]:
+        """SHA-256 of each modality's noise schedule."""
+        return {m: schedule.digest() for m, schedule in self.schedules.items()}
 
     @functools.cached_property
     def formats(self) -> dict[str, LatentFormat]:
@@ -253,7 +260,7 @@ class System:
           FileNotFoundError, ValueError: nothing prepared, or with other rates than the config's.
         """
         clip = self.experiment.clip
-        source = open_source(self._prepared(), split, in_memory=in_memory)
+        source = open_source(self.data_folder, split, in_memory=in_memory)
         for name, wanted in (("fps", clip.fps), ("sample_rate_hz", clip.sample_rate_hz)):
             prepared = source.metadata.get(name)
             if prepared is not None and prepared != wanted:
@@ -263,29 +270,29 @@ class System:
                 )
         return source
 
-    def _prepared(self) -> Path:
-        """Folder of the prepared dataset that the config's options describe.
+    @functools.cached_property
+    def data_folder(self) -> Path:
+        """Folder of the prepared dataset that the config's options describe, or `data.prepared`.
 
-        Simulated data are prepared here if they are missing. Where media are gone since, or have
-        changed, and `data.dir` is set, the only dataset in that folder is used.
+        Simulated data are prepared here if they are missing.
+
+        Raises:
+          NotPreparedError: it is not prepared; no other dataset is taken for it.
         """
         data = self.experiment.data
-        builder = DATASETS.get(data.name)
         try:
-            name = builder.config(**data.options).name
-        except (FileNotFoundError, ValueError, TypeError):
-            if not data.dir:
-                raise
-            return find_prepared(data.name, data_dir=data.folder)
-        folder = data.folder / builder.name / name / str(builder.VERSION)
-        if not folder.is_dir():
+            return prepared_folder(data.name, data.folder, data.options, chosen=data.prepared)
+        except NotPreparedError:
+            builder = DATASETS.get(data.name)
             if not getattr(builder, "SIMULATED", False) or jax.process_count() > 1:
-                raise FileNotFoundError(
-                    f"the dataset {data.name!r} of this config is not prepared: there is no "
-                    f"{folder}. Run the mode prepare with the same config first."
-                )
-            prepare(data.name, data.folder, **data.options)
-        return folder
+                raise
+        summary = prepare(data.name, data.folder, **data.options)
+        return Path(summary["directory"])
+
+    @functools.cached_property
+    def data_digests(self) -> dict[str, str]:
+        """SHA-256 of the records of each split of the prepared dataset."""
+        return record_digests(self.data_folder)
 
     def window(self, source: Any) -> WindowSize | None:
         """Window that is drawn from prepared clips longer than the config's; None for the whole."""

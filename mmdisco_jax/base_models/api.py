@@ -124,7 +124,10 @@ class Base(abc.ABC):
 
     @abc.abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """JSON of the codecs and encoders: what latents and embeddings depend on."""
+        """JSON of the codecs and encoders: what latents and embeddings depend on.
+
+        Weights are named by the SHA-256 of their contents, not by their paths.
+        """
         ...
 
     @abc.abstractmethod

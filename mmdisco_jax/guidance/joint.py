@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmdisco_jax.callables import Static, unwrap_static, wrap_static
-from mmdisco_jax.guidance.scales import Scale, is_static, times
+from mmdisco_jax.guidance.scales import Scale, is_static, known_scales, times
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule, common
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
@@ -63,8 +63,8 @@ def joint(
         takes as arguments; arrays that both hold are shared.
       schedules: one per modality.
       scales: s of each modality: a number, which is static, or an array [] or [b], which may be
-        traced. A modality without one has 0. A static 0 leaves the modality's noise as it is, bit
-        for bit; if all are, the discriminator is not evaluated at all.
+        traced (see `guidance.scales`). A modality without one has 0. A static 0 leaves the
+        modality's noise as it is, bit for bit; if all are, the discriminator is not evaluated.
       plan: when the discriminator is evaluated; a `Sampler` follows it. Called by itself, the
         result is guided in the plan's interval and evaluates the discriminator each time.
       text_guidance: field -> field, applied to the denoiser and to the residuals, such as
@@ -76,12 +76,7 @@ def joint(
     Raises:
       ValueError: a scale of a modality that has no schedule.
     """
-    unknown = sorted(set(scales) - set(schedules))
-    if unknown:
-        raise ValueError(
-            f"there are guidance scales of {unknown}, but the modalities are {sorted(schedules)}: "
-            "name scales by them."
-        )
+    scales = known_scales(scales, schedules)
     guide = text_guidance or (lambda field: field)
     eps = guide(denoise)
     if all(is_static(s) and not s for s in scales.values()):

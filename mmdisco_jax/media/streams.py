@@ -18,6 +18,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
+from mmdisco_jax.io import to_int16
 from mmdisco_jax.media.frames import by_order, counts_pictures, deinterlaced, noticed, timed
 
 # Containers round times to about 1 ms. Sound that is off by more has a hole or an overlap.
@@ -219,7 +220,7 @@ class Sound:
         held = held[:, : max(count - missing_before, 0)]
         lack_before = min(missing_before, count)
         held = np.pad(held, ((0, 0), (lack_before, count - lack_before - held.shape[1])))
-        whole = np.rint(np.clip(held * 32768.0, -32768, 32767)).astype(np.int16)
+        whole = to_int16(held, check=False)
         return whole.T if self._channels == "stereo" else whole[0]
 
     @property

@@ -70,13 +70,8 @@ def evaluate(
       ValueError: an unknown metric, clips of another form, or no metric that could be made.
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
-    if not names:
-        raise ValueError(f"no metrics were named: choose some of {', '.join(METRICS.names())}.")
-    factories = {name: METRICS.get(name) for name in names}
     sets = {name: _whole(one, name) for name, one in _sets(clips).items()}
-    for pair in compare:
-        if set(pair) - set(sets):
-            raise ValueError(f"compare={pair} names no set: choose from {list(sets)}.")
+    _check(names, sets, compare)
     context = Context(
         fps=fps,
         sample_rate_hz=sample_rate_hz,
@@ -87,20 +82,37 @@ def evaluate(
         replicates=replicates,
         seed=seed,
     )
-    parts = [
-        _measure(name, make, context, sets, compare)
-        for name, make in Progress(
-            factories.items(), what="measure", unit="metric", leave=False, hidden=len(sets) < 2
-        )
-    ]
+    return _joined(
+        [
+            _measure(name, METRICS.get(name), context, sets, compare)
+            for name in Progress(
+                names, what="measure", unit="metric", leave=False, hidden=len(sets) < 2
+            )
+        ]
+    )
+
+
+def _joined(parts: Sequence[Report]) -> Report:
+    """One report of all metrics; ValueError if none could be made."""
     report = Report(
-        rows={name: tuple(r for part in parts for r in part[name]) for name in sets},
+        rows={name: tuple(r for part in parts for r in part[name]) for name in parts[0]},
         differences=tuple(d for part in parts for d in part.differences),
         unmeasured=tuple(u for part in parts for u in part.unmeasured),
     )
     if not any(report.values()):
         raise ValueError(f"nothing could be measured. {'; '.join(map(str, report.unmeasured))}")
     return report
+
+
+def _check(names: list[str], sets: Mapping[str, Batch], compare: Sequence[tuple[str, str]]) -> None:
+    """ValueError for what is misspelt, before anything is measured."""
+    if not names:
+        raise ValueError(f"no metrics were named: choose some of {', '.join(METRICS.names())}.")
+    for name in names:
+        METRICS.get(name)
+    for pair in compare:
+        if set(pair) - set(sets):
+            raise ValueError(f"compare={pair} names no set: choose from {list(sets)}.")
 
 
 def _measure(
@@ -140,9 +152,8 @@ def _measure(
             )
             unmeasured.append(Unmeasured(name=f"{name}, {left} - {right}", reason=reason))
             continue
-        differences += _differences(
-            left, right, metric.weighted(states[left]), metric.weighted(states[right]), context
-        )
+        measures = [metric.weighted(states[one]) for one in (left, right)]
+        differences += _differences((left, right), metric.protocol, measures, context)
     return Report(rows=rows, differences=tuple(differences), unmeasured=tuple(unmeasured))
 
 
@@ -160,15 +171,14 @@ def _counts(metric: Metric, sets: Mapping[str, Batch]) -> dict[str, int]:
 
 
 def _differences(
-    left: str,
-    right: str,
-    ones: Sequence[Weighted],
-    others: Sequence[Weighted],
+    pair: tuple[str, str],
+    protocol: str,
+    measures: Sequence[Sequence[Weighted]],
     context: Context,
 ) -> list[Difference]:
-    """Differences of the measures that two sets have, and ratios where they say something."""
+    """Differences of the measures of two sets, and ratios where they say something."""
     found = []
-    for one, other in zip(ones, others, strict=True):
+    for one, other in zip(*measures, strict=True):
         change = _difference(one, other, context)
         kinds = {"-": change}
         if one.has_ratio and other.value > 0:
@@ -177,8 +187,9 @@ def _differences(
             found.append(
                 Difference(
                     name=one.name,
-                    left=left,
-                    right=right,
+                    protocol=protocol,
+                    left=pair[0],
+                    right=pair[1],
                     kind=kind,
                     value=value,
                     low=low,

@@ -19,10 +19,12 @@ DIFFERENCES = "Differences of clips of the same number, which share their noise"
 class Difference:
     """A measure of one set compared with another, clip by clip, with its 95 % interval.
 
-    kind: "-" for the difference left - right, "/" for the ratio. n: pairs of clips.
+    protocol: of the measure. kind: "-" for the difference left - right, "/" for the ratio. n: pairs of
+    clips.
     """
 
     name: str
+    protocol: str
     left: str
     right: str
     kind: str
@@ -89,7 +91,7 @@ class Report(Mapping[str, tuple[Result, ...]]):
         name = next(iter(self.rows)) if name is None and len(self.rows) == 1 else name
         if name is None or name not in self.rows:
             raise KeyError(f"no set {name!r} in this report: choose one of {list(self.rows)}")
-        values = {result.name: result.value for result in self.rows[name]}
+        values = {self._label(result): result.value for result in self.rows[name]}
         if measure not in values:
             raise KeyError(f"no measure {measure!r} of {name}: choose one of {list(values)}")
         return values[measure]
@@ -104,10 +106,15 @@ class Report(Mapping[str, tuple[Result, ...]]):
         for name, results in self.rows.items():
             for result in results:
                 fewer = "" if result.n == numbers[name] else f", n={result.n}"
-                table.setdefault(result.name, {})[name] = _cell(result) + fewer
+                table.setdefault(self._label(result), {})[name] = _cell(result) + fewer
         header = ["measure", *(f"{name} (n={n})" for name, n in numbers.items())]
         body = [[key, *(cells.get(n, "") for n in self.rows)] for key, cells in table.items()]
         return header, body
+
+    def _label(self, result: Result | Difference) -> str:
+        """The measure's name, with its protocol where the report has several under that name."""
+        protocols = {r.protocol for row in self.rows.values() for r in row if r.name == result.name}
+        return result.name if len(protocols) < 2 else f"{result.name} ({result.protocol})"
 
     def difference_cells(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows of the differences: a row a measure, a column a comparison.
@@ -117,7 +124,7 @@ class Report(Mapping[str, tuple[Result, ...]]):
         table: dict[str, dict[str, str]] = {}
         for one in self.differences:
             star = " *" if one.is_clear else ""
-            table.setdefault(one.name, {})[one.column] = _cell(one) + star
+            table.setdefault(self._label(one), {})[one.column] = _cell(one) + star
         columns = sorted(
             dict.fromkeys(one.column for one in self.differences), key=lambda c: " / " in c
         )
@@ -130,7 +137,8 @@ class Report(Mapping[str, tuple[Result, ...]]):
         notes: dict[str, list[str]] = {}
         for result in (r for row in self.rows.values() for r in row if r.note):
             names = notes.setdefault(result.note, [])
-            names += [] if result.name in names else [result.name]
+            label = self._label(result)
+            names += [] if label in names else [label]
         said = [f"{', '.join(names)}: {note}" for note, names in notes.items()]
         missing: dict[tuple[str, str], list[str]] = {}
         for one in self.unmeasured:
@@ -141,7 +149,7 @@ class Report(Mapping[str, tuple[Result, ...]]):
         ]
 
     def __str__(self) -> str:
-        arrows = {r.name: _ARROWS[r.better] for row in self.rows.values() for r in row}
+        arrows = {self._label(r): _ARROWS[r.better] for row in self.rows.values() for r in row}
         header, body = self.cells()
         texts = _plain(header, [[key + arrows[key], *cells] for key, *cells in body])
         texts.append("value [95 % interval]; ↑ higher is better, ↓ lower is better")

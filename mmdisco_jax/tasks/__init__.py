@@ -15,6 +15,7 @@ TASKS = Registry(
         "evaluate": "mmdisco_jax.tasks.evaluate:run",
         "bench": "mmdisco_jax.tasks.bench:run",
         "convert": "mmdisco_jax.tasks.convert:run",
+        "release": "mmdisco_jax.tasks.release:run",
         "toy": "mmdisco_jax.tasks.toy:run",
     },
 )

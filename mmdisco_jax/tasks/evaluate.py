@@ -17,10 +17,12 @@ from mmdisco_jax.locks import one_owner
 from mmdisco_jax.metrics.api import Batch
 from mmdisco_jax.metrics.evaluation import evaluate
 from mmdisco_jax.metrics.report import DIFFERENCES, Report, Unmeasured
+from mmdisco_jax.provenance import announce
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.compile_clock import timing_note
 from mmdisco_jax.tasks.gallery import write_page
 from mmdisco_jax.tasks.levels import levels_problem, write_levels
+from mmdisco_jax.tasks.records import evaluation_record
 
 # Real clips are measured in the same way as samples: what they score is what can be reached.
 REAL = "real"
@@ -34,12 +36,15 @@ def run(system: System, workdir: Path) -> None:
     Every row is a measure with its 95 % interval, every column a set of clips. A score of agreement
     is followed by its control: the same clips, each with the sound of another. A second table has
     the differences between variants of the same noise. What cannot be measured is listed with the
-    reason.
+    reason. Samples that something else made than the config says are refused; `made_by` in
+    metrics.json says what the measures rest on.
     """
     if jax.process_index():
         return  # measuring is one process's work
     experiment, settings = system.experiment, system.experiment.evaluate
     folders = [workdir, *map(Path, settings.pool)]
+    record = evaluation_record(system, folders)
+    announce(record)
     sets = {name: pooled(folders, name) for name in experiment.variant_names}
     reference, held_out = _real(system)
     report = evaluate(
@@ -58,7 +63,8 @@ def run(system: System, workdir: Path) -> None:
     if levels and (problem := levels_problem(system)):
         levels, missing = False, Unmeasured(name="levels", reason=problem)
         report = dataclasses.replace(report, unmeasured=(*report.unmeasured, missing))
-    text = json.dumps({"config": experiment.resolved, **report.record()}, indent=1)
+    result = {"config": experiment.resolved, "made_by": record, **report.record()}
+    text = json.dumps(result, indent=1)
     write_bytes(workdir / "metrics.json", text.encode())
     note = timing_note(workdir)
     write_bytes(workdir / "metrics.md", f"{report.markdown()}\n{note}\n".encode())

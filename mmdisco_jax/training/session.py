@@ -3,7 +3,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from mmdisco_jax import parallel
-from mmdisco_jax.training.checkpoints import Checkpoints
+from mmdisco_jax.training.checkpoints import LATEST, Checkpoints, Restore
 from mmdisco_jax.training.loop import LoopSpec, fit
 from mmdisco_jax.training.state import (
     LossFn,
@@ -64,8 +64,7 @@ def train(
     workdir: Path,
     checkpoints: Checkpoints,
     *,
-    restore: str = "latest",
-    free: Sequence[str] = (),
+    restore: Restore = LATEST,
     records: Callable[[Any, int], list[int]] | None = None,
 ) -> TrainState:
     """Trains a task to `spec.num_steps`, from a checkpoint if there is one.
@@ -73,7 +72,7 @@ def train(
     Args:
       batches: iterator over this process's rows of each batch, at its beginning, with `__next__`,
         `get_state` and `set_state`.
-      restore, free: passed to `Checkpoints.restore`.
+      restore: passed to `Checkpoints.restore`.
       records: passed to `loop.fit`.
 
     Raises:
@@ -86,7 +85,7 @@ def train(
     abstract = jax.eval_shape(make, jax.random.key(task.seed))
     shardings = parallel.tree_shardings(abstract, mesh)
     wanted = parallel.with_shardings(abstract, shardings)
-    restored = checkpoints.restore(wanted, which=restore, free=free)
+    restored = checkpoints.restore(wanted, restore)
     if restored is None:
         state = _start(task, make, shardings)
     else:

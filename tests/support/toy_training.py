@@ -17,7 +17,7 @@ from mmdisco_jax import parallel
 from mmdisco_jax.inputs.pipeline import make_train_iterator
 from mmdisco_jax.parallel import make_mesh, named_leaves
 from mmdisco_jax.process.loss_aware_sampling import LossSecondMoment
-from mmdisco_jax.training.checkpoints import Checkpoints
+from mmdisco_jax.training.checkpoints import Checkpoints, Restore
 from mmdisco_jax.training.loop import LoopSpec, StoppedError
 from mmdisco_jax.training.optimizer import adam
 from mmdisco_jax.training.session import Task, train
@@ -145,8 +145,7 @@ def run(
             mesh,
             workdir,
             checkpoints,
-            restore=restore,
-            free=("train.log_every",),
+            restore=Restore(which=restore, free=("train.log_every",)),
             records=_records,
         )
     whole = jax.jit(lambda x: x, out_shardings=parallel.replicated(mesh))(state)
