@@ -60,7 +60,7 @@ class Inspection:
       problem: a key of `PROBLEMS`, or "" for a good file.
       reason: the problem in words, with the measured values.
       others: the file's other problems, with their reasons.
-      changes: what is done to its pictures for display, such as "turned by 90 degrees", or "".
+      changes: what is done to its pictures for display, such as "turned by 90 degrees clockwise".
       sha256: digest of the file's bytes, followed by those of its separate sound file, if any.
       fps: number of frames divided by duration.
       variable_rate: whether frames are unevenly spaced.
@@ -295,11 +295,11 @@ def _problems(found: dict[str, Any], spec: ClipSpec) -> dict[str, str]:
     if not problems:
         problems |= _of_both(found, spec)
     if found.get("_no_times"):
-        problems["no_times"] = f"{PROBLEMS['no_times']}: they are counted, at the container's rate"
+        problems["no_times"] = f"{PROBLEMS['no_times']}: {found['container']} holds no times"
     if found.get("_interlaced"):
-        problems["interlaced"] = f"{PROBLEMS['interlaced']}: each field becomes a picture"
+        problems["interlaced"] = PROBLEMS["interlaced"]
     if found.get("_colours"):
-        problems["hdr"] = f"{PROBLEMS['hdr']}: {found['_colours']} becomes SDR"
+        problems["hdr"] = f"{PROBLEMS['hdr']}: {found['_colours']}"
     return problems
 
 
@@ -316,7 +316,8 @@ def _of_both(found: dict[str, Any], spec: ClipSpec) -> dict[str, str]:
         problems["short"] = f"has {has}"
     if silent := _silence(found["peak"], found["_loudest"], spec.channels):
         problems["silent"] = silent
-    if found["fps"] < 0.99 * spec.fps or found["sample_rate_hz"] < spec.sample_rate_hz:
+    pictures_hz = found["fps"] * (2 if found["_interlaced"] else 1)  # one for each field
+    if pictures_hz < 0.99 * spec.fps or found["sample_rate_hz"] < spec.sample_rate_hz:
         problems["odd_rate"] = (
             f"has {found['fps']:.3f} frames and {found['sample_rate_hz']} samples a second, of "
             f"{spec.fps} and {spec.sample_rate_hz}"
