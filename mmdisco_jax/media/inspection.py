@@ -287,12 +287,17 @@ def _problems(found: dict[str, Any], spec: ClipSpec) -> dict[str, str]:
     if lost := _missing_end(found, video, audio):
         return {"corrupt": lost}
     problems: dict[str, str] = {}
-    if video is None or found["_still"]:
+    film = None if video is None or found["_still"] else video
+    if film is None:
         still = "" if video is None else ": its only picture is a still"
         problems["missing_video"] = PROBLEMS["missing_video"] + still
     if audio is None:
         problems["missing_audio"] = PROBLEMS["missing_audio"]
-    if not problems:
+    has = _usable_seconds(film, audio, found, spec)
+    if has < spec.clip_seconds - 0.5 / spec.fps:
+        what = "pictures with sound" if film and audio else "pictures" if film else "sound"
+        problems["short"] = f"has {max(has, 0.0):.3f} s of {what}, of {spec.clip_seconds}"
+    if film and audio:
         problems |= _of_both(found, spec)
     if found.get("_no_times"):
         problems["no_times"] = f"{PROBLEMS['no_times']}: {found['container']} holds no times"
@@ -303,17 +308,23 @@ def _problems(found: dict[str, Any], spec: ClipSpec) -> dict[str, str]:
     return problems
 
 
+def _usable_seconds(video: Any, audio: Any, found: dict[str, Any], spec: ClipSpec) -> float:
+    """From the beginning of the first clip to the end of pictures and sound, where there are both.
+
+    The first clip begins with a picture, as in cutting.
+    """
+    if not (video and audio):
+        one = video or audio
+        return one[1] - one[0] if one else 0.0
+    times = found["_times"]
+    after = times[np.searchsorted(times, audio[0] - 0.5 / spec.fps) :]
+    start = max(after[0] if len(after) else video[1], audio[0])
+    return min(video[1], audio[1]) - start
+
+
 def _of_both(found: dict[str, Any], spec: ClipSpec) -> dict[str, str]:
     """The problems that show only where there are pictures and sound."""
     problems: dict[str, str] = {}
-    video, audio, times = found["_video"], found["_audio"], found["_times"]
-    # The first clip begins with a picture, as in cutting.
-    after = times[np.searchsorted(times, audio[0] - 0.5 / spec.fps) :]
-    start = max(after[0] if len(after) else video[1], audio[0])
-    both = min(video[1], audio[1]) - start
-    if both < spec.clip_seconds - 0.5 / spec.fps:
-        has = f"{max(both, 0.0):.3f} s of pictures with sound, of {spec.clip_seconds}"
-        problems["short"] = f"has {has}"
     if silent := _silence(found["peak"], found["_loudest"], spec.channels):
         problems["silent"] = silent
     pictures_hz = found["fps"] * (2 if found["_interlaced"] else 1)  # one for each field

@@ -25,7 +25,7 @@ def inspected(path: Path, spec: ClipSpec = SPEC) -> Inspection:
 
 
 def flashes() -> list[av.VideoFrame]:
-    """A bright picture every 0.4 s, among dark ones; of noise, as pictures of a camera are large."""
+    """A bright picture every 0.4 s, among dark ones; of noise, because a camera's are large."""
     period, rng = round(FLASH_EVERY * FPS), np.random.default_rng(0)
     pictures = []
     for index in range(round(SECONDS * FPS)):
