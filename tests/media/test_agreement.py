@@ -2,7 +2,9 @@
 """Inspection and cutting agree: what is inspected as usable is cut, under every policy."""
 
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 from av.video.reformatter import ColorTrc
 
@@ -39,8 +41,7 @@ def write_all(folder: Path) -> dict[str, tuple[Path, Path | None]]:
         keep(odd_media.write_bars(folder / f"hdr {transfer.name}.mkv", transfer))
     keep(odd_media.write_oriented(folder / "transposed.mp4", "transposed"))
     keep(odd_media.write_interlaced(folder / "interlaced.mp4", odd_media.fields(30), 1.2))
-    mixed = [*odd_media.scene(15), *odd_media.fields(15)]
-    keep(write_mixed(folder / "mixed.mkv", mixed))
+    keep(write_mixed(folder / "mixed.mkv"))
     tracks = [("pcm_s16le", 0.2 * odd_media.tone(1.6)), ("aac", odd_media.tone(1.6))]
     keep(with_tracks(folder / "tracks.mkv", tracks, {2: 1}))
     for film in (False, True):
@@ -67,15 +68,30 @@ def write_all(folder: Path) -> dict[str, tuple[Path, Path | None]]:
     return files
 
 
-def write_mixed(path: Path, pictures: list) -> Path:
-    """Interlaced frames after progressive ones, each flagged by itself (MPEG-2)."""
-    pictures = [picture.reformat(format="yuv420p") for picture in pictures]
+def write_mixed(path: Path) -> Path:
+    """Fifteen progressive pictures of MPEG-2, then fifteen that are flagged interlaced."""
+    second: Any = av.CodecContext.create("mpeg2video", "w")
+    second.width, second.height, second.pix_fmt = 96, 64, "yuv420p"
+    second.time_base, second.options = odd_media.TICK, {"flags": "+ildct+ilme"}
+
+    def switch(container: Any) -> None:
+        stream = container.streams.video[0]
+        for index, picture in enumerate([*odd_media.fields(15), None]):
+            if picture is not None:
+                picture = picture.reformat(format="yuv420p")
+                picture.pts, picture.time_base = 15 + index, odd_media.TICK
+            for packet in second.encode(picture):
+                packet.stream = stream
+                more.append(packet)
+
+    more: list = []
     return odd_media.write_film(
         path,
-        pictures,
+        odd_media.scene(15),
         codec="mpeg2video",
-        options={"flags": "+ildct+ilme"},
         sounds=[("pcm_s16le", odd_media.tone(1.2))],
+        streams=switch,
+        more=more,
     )
 
 

@@ -82,8 +82,15 @@ def test_times_that_a_decoder_lost_are_filled_and_others_stay():
     assert [frame.pts for frame in timed(iter(pictures), 1 / FPS)] == [0, 3, 4, 5, 11, 12, 13]
 
 
+def test_a_wrong_guess_that_goes_back_becomes_the_last_time():
+    pictures = scene(5)
+    for picture, pts in zip(pictures, [0, 5, 3, 4, 6], strict=True):
+        picture.pts, picture.time_base = pts, TICK
+    assert [f.pts for f in timed(iter(pictures), 1 / FPS, guessed=True)] == [0, 5, 5, 5, 6]
+
+
 def with_tracks(
-    path: Path, sounds: list[tuple[str, np.ndarray]], marks: dict[int, int], **film: Any
+    path: Path, sounds: list[tuple[str, np.ndarray]], marks: dict[int, int], *, frames: int = 40
 ) -> Path:
     """A Matroska file; `marks` are dispositions by track (0 is the film)."""
 
@@ -91,7 +98,7 @@ def with_tracks(
         for index, stream in enumerate(container.streams):
             stream.disposition = Disposition(marks.get(index, 0))
 
-    return write_film(path, scene(40), sounds=sounds, streams=set_marks, **film)
+    return write_film(path, scene(frames), sounds=sounds, streams=set_marks)
 
 
 def loudness(path: Path) -> float:

@@ -59,10 +59,12 @@ def write_film(
     set_up: Callable[[Any], None] = lambda stream: None,
     streams: Callable[[Any], None] = lambda container: None,
     muxer: dict[str, str] | None = None,
+    more: Sequence[Any] = (),
 ) -> Path:
     """Writes frames one after the other, and sound tracks (codec, samples [n] or [n c]) from 0.
 
-    `set_up` changes the picture stream before it is opened, `streams` adds others to the container.
+    `set_up` changes the picture stream before it is opened, `streams` adds others to the container;
+    `more` packets follow those of the pictures.
     """
     with av.open(str(path), "w", format=form, options=muxer or {}) as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options or {})
@@ -79,7 +81,7 @@ def write_film(
         for index, picture in enumerate(pictures):
             picture.pts, picture.time_base = index, Fraction(1, fps)
             packets += stream.encode(picture)
-        packets += stream.encode(None)
+        packets += [*stream.encode(None), *more]
         for packet in sorted(packets, key=lambda p: float((p.dts or 0) * p.time_base)):
             container.mux(packet)
     return path
