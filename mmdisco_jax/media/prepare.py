@@ -124,8 +124,7 @@ def _inspect_and_cut(
     inspections = [policies.foremost(inspection) for inspection in inspections]
     inspections = mark_duplicates(entries, inspections, policies)
     rows = [
-        Row(entry=entry, inspection=found, action=policies.action(found.problem))
-        for entry, found in zip(entries, inspections, strict=True)
+        Row.of(entry, found, policies) for entry, found in zip(entries, inspections, strict=True)
     ]
     show(rows)
     require_allowed(entries, inspections, policies)
@@ -158,10 +157,9 @@ def _rows_after_cutting(
         if row.used:
             piece = next(remaining)
             found = policies.foremost(after_cutting(row.inspection, piece))
-            action = policies.action(found.problem)
-            if not piece.num_clips and action != "error":
-                action = "skip"  # nothing to keep
-            row = dataclasses.replace(row, inspection=found, action=action)
+            row = Row.of(row.entry, found, policies)
+            if not piece.num_clips and row.action != "error":
+                row = dataclasses.replace(row, action="skip")  # nothing to keep
             if row.used:
                 row = dataclasses.replace(row, num_clips=piece.num_clips)
                 chosen.append(piece)
