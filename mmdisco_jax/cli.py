@@ -11,8 +11,9 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from mmdisco_jax.faults import message
+from mmdisco_jax.io import is_remote, require_local
 from mmdisco_jax.resources import cache_dir, config_names, in_run
-from mmdisco_jax.tasks import TASKS
+from mmdisco_jax.tasks import ALONE, TASKS
 
 _HELP = """\
 Joint audio-video generation guided by a discriminator, in JAX.
@@ -42,6 +43,9 @@ flags:
   --given_audio=FILE     sample: pictures for a sound
   --dry_run              print the resolved config and stop
   --traceback            show where an error came from
+  --distributed=auto     join the processes of a TPU pod, GKE, SLURM or MPI, where there are
+                         several; env: by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+                         JAX_PROCESS_ID only; off: never
   --compile_cache=DIR    folder of compiled programs, kept between runs; '' for none
                          (default: {cache})
 
@@ -99,14 +103,19 @@ def _main(argv: list[str]) -> None:
     # TFDS warns of each dataset that is not there yet.
     logging.get_absl_logger().addFilter(lambda record: "tensorflow_datasets" not in record.pathname)
     try:
-        _prepare_jax(values.compile_cache)
+        _prepare_jax(values.compile_cache, values.distributed)
+        from jax import process_index
+
         from mmdisco_jax.experiment import Experiment
+        from mmdisco_jax.processes import together
         from mmdisco_jax.system import System
 
-        system = System(Experiment.from_config(config))
-        workdir = Path(values.workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        TASKS.get(mode)(system, workdir)
+        with together():
+            system = System(Experiment.from_config(config))
+            workdir = Path(values.workdir)
+            workdir.mkdir(parents=True, exist_ok=True)
+            if mode not in ALONE or not process_index():
+                TASKS.get(mode)(system, workdir)
     except Exception as error:
         _stop(error, 1, traceback)
 
@@ -131,7 +140,16 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, str, ConfigDict]:
         raise ValueError(f"--config is missing: name a file, or one of {names}.")
     if not values.workdir:
         raise ValueError("--workdir is missing: name the folder for this run's files.")
-    return values, positional[0], _with_prompts(values, positional[0])
+    config = _with_prompts(values, positional[0])
+    _require_local(values, positional[0], config)
+    return values, positional[0], config
+
+
+def _require_local(values: flags.FlagValues, mode: str, config: ConfigDict) -> None:
+    """ValueError for a remote path anywhere, before anything is done."""
+    from mmdisco_jax.experiment import local_paths
+
+    require_local({"--workdir": values.workdir} | local_paths(config.to_dict()), mode)
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -142,6 +160,7 @@ def _define(values: flags.FlagValues) -> None:
     string("negative_prompt", None)
     string("given_video", None)
     string("given_audio", None)
+    string("distributed", "auto")
     string("compile_cache", str(cache_dir() / "xla"))
     flags.DEFINE_multi_string("prompts", [], "", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "", flag_values=values)
@@ -248,15 +267,18 @@ def _is_guided(sample: Any, variant: str) -> bool:
     return any(scales.values())
 
 
-def _prepare_jax(cache: str) -> None:
+def _prepare_jax(cache: str, distributed: str) -> None:
     import jax
 
-    from mmdisco_jax.parallel import initialize_distributed
+    from mmdisco_jax.cluster import join
 
     if cache:
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser().absolute()))
+        jax.config.update(
+            "jax_compilation_cache_dir",
+            cache if is_remote(cache) else str(Path(cache).expanduser().absolute()),
+        )
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    initialize_distributed()
+    join(distributed)
 
 
 def _stop(error: BaseException, status: int, traceback: bool) -> NoReturn:

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.api import Base, made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
+from mmdisco_jax.io import require_local
 from mmdisco_jax.resources import RELEASED_CONFIG, RELEASED_WEIGHTS, find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.sections import (
@@ -91,6 +92,7 @@ class Experiment:
         """
         full = complete(config)
         resolved = json.loads(full.to_json_best_effort())
+        require_local(local_paths(resolved))
         plain = full.to_dict()
         sections = {
             name: read_settings(kind, plain.pop(name), f"config.{name}")
@@ -153,6 +155,7 @@ _SECTIONS: dict[str, Any] = {
 # Sections that are empty where an experiment has no such part.
 _OPTIONAL: dict[str, Any] = {"super_resolution": SuperResolutionBase, "toy": Toy}
 _OPEN = ("bases", "discriminator", "weights")
+_PROMPTS = ("prompts", "negative_prompt")
 
 
 def load_config(
@@ -214,6 +217,19 @@ def _overridden(config: ConfigDict, path: str, overrides: Mapping[str, Any] | No
         except TypeError as error:
             raise ValueError(f"config.{key} cannot be {value!r}: {error}.") from error
     return config
+
+
+def local_paths(tree: Any, name: str = "config") -> dict[str, str]:
+    """Texts of a config that may be paths, by their dotted names; prompts are none."""
+    if isinstance(tree, str):
+        return {name: tree}
+    if isinstance(tree, Mapping):
+        tree = {f"{name}.{key}": v for key, v in tree.items() if key not in _PROMPTS}
+    elif isinstance(tree, list | tuple):
+        tree = {f"{name}[{i}]": v for i, v in enumerate(tree)}
+    else:
+        return {}
+    return {n: text for key, value in tree.items() for n, text in local_paths(value, key).items()}
 
 
 def complete(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:

@@ -18,7 +18,9 @@ class Data:
     """Dataset, and how training reads it.
 
     name: of the registry `datasets.DATASETS`, or "package.module:attribute". dir: folder of
-    prepared data; "" is the user's cache folder. options: of the dataset's builder. flip: clips
+    prepared data; "" is the user's cache folder. options: of the dataset's builder. prepared: the
+    folder of one prepared dataset, used as it is, where its media are gone; its options must be
+    `options`. "" is the dataset of `options` and their media, and no other. flip: clips
     that are mirrored, "half", "off", or "official" for all. num_workers: processes that read
     batches ahead, 0 for threads. prepare_workers: processes that cut media files. in_memory:
     whether training keeps all clips in memory. latents: a folder into which `prepare` encodes the
@@ -29,6 +31,7 @@ class Data:
     name: str = "bounce"
     dir: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    prepared: str = ""
     flip: str = "half"
     num_workers: int = 0
     prepare_workers: int = 2
@@ -150,7 +153,9 @@ class Sampling:
 class Evaluation:
     """Measures: names of the registry `METRICS`, or "package.module:attribute".
 
-    num_real: test clips, half to compare with, half to be compared. levels: noise levels at which
+    num_real: test clips, half to compare with, half to be compared. num_training: training clips at
+    most that are searched for copies. baseline: the variant that others are compared with, sample
+    by sample; "" for the first that is not guided. levels: noise levels at which
     the discriminator itself is measured, on `level_pairs` held-out pairs; () for none. pool:
     workdirs of other sampling seeds, measured together with this one. weights: files of the metrics
     that are networks, by metric.
@@ -158,6 +163,8 @@ class Evaluation:
 
     metrics: tuple[str, ...] = ()
     num_real: int = 1024
+    num_training: int = 100_000
+    baseline: str = ""
     replicates: int = 1000
     seed: int = 0
     levels: tuple[int, ...] = ()
@@ -203,7 +210,14 @@ class Training:
       time_sampler: "uniform", with the share `time` of its own, or "loss_second_moment" (Nichol and
         Dhariwal 2021) for a joint base model.
       keep: checkpoints. restore: "latest", or the number of a checkpoint's step.
-      init_from: a weights file to start from instead of random numbers.
+      num_steps: length of the training. Raised in the same workdir, a training goes on with its
+        optimizer; everything that depends on the length, the learning rate first, then follows the
+        new length from the step reached: a rate that had fallen to its end rises again to where the
+        longer cosine is at that step.
+      init_from: a weights file to start from instead of random numbers: parameters only, with a new
+        optimizer, at step 0, in another workdir. To go on with a training raise num_steps instead.
+      on_new_data: what resuming does where the data are no longer those of the checkpoint, such as
+        a folder with more files, prepared again: "refuse", or "continue" with the new data.
       weights_dtype: of weights.safetensors; checkpoints keep float32.
     """
 
@@ -225,6 +239,7 @@ class Training:
     save_every: int = 250
     keep: int = 3
     init_from: str = ""
+    on_new_data: str = "refuse"
     restore: str | int = "latest"
     weights_dtype: str = "float16"
     objective: ObjectiveSpec = dataclasses.field(

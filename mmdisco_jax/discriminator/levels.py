@@ -16,7 +16,7 @@ import numpy as np
 
 from mmdisco_jax.discriminator.losses import cross_entropy
 from mmdisco_jax.process.noising import add_noise, draw_noise
-from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.process.schedules import Schedule, common
 from mmdisco_jax.types import AV, Array, DenoiseFn, LogRatioFn
 
 Sums = dict[str, Array]
@@ -42,8 +42,14 @@ def measure_levels(
     better), error_m, that error before, and best_scale_m.
 
     Raises:
-      ValueError: batch_size does not divide n, or is below 2.
+      ValueError: batch_size does not divide n, or is below 2; a level outside the schedules.
     """
+    total = common({m: schedules[m] for m in x0}).num_timesteps
+    if outside := [t for t in levels if not 0 <= t < total]:
+        raise ValueError(
+            f"a discriminator cannot be measured at noise levels {outside}: the schedules have "
+            f"0..{total - 1}. Change evaluate.levels."
+        )
     count = next(iter(x0.values())).shape[0]
     if batch_size < 2 or count % batch_size:
         raise ValueError(f"batches of {batch_size} must divide {count} pairs and hold two or more.")

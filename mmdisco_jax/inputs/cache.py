@@ -144,10 +144,15 @@ def _as_json(made_by: Mapping[str, Any]) -> dict[str, Any]:
 
 def _require_same(folder: Path, wanted: dict[str, Any], found: dict[str, Any]) -> None:
     for key, value in wanted.items():
-        if found.get(key) != value:
+        if key not in found:
+            raise StaleCacheError(
+                f"the cache in {folder} does not record its {key}, as an older release wrote it: "
+                "nothing says what it was made with. Delete it, or use another folder."
+            )
+        if found[key] != value:
             raise StaleCacheError(
                 f"the cache in {folder} is stale: it was made with {key} = "
-                f"{_abbreviated(found.get(key))}, not {_abbreviated(value)}. "
+                f"{_abbreviated(found[key])}, not {_abbreviated(value)}. "
                 "Delete it, or use another folder."
             )
 

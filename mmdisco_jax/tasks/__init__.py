@@ -3,6 +3,9 @@
 
 from mmdisco_jax.registry import Registry
 
+# Modes that one process does, for they write files of their own or measure a single device.
+ALONE = ("bench", "convert", "evaluate", "toy")
+
 TASKS = Registry(
     "mode",
     {

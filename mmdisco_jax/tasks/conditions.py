@@ -26,10 +26,6 @@ class Given:
         """The latents of samples `indices` [b]."""
         return {self.modality: self.latents[indices % len(self.files)]}
 
-    def name(self, number: int) -> str:
-        """Name, without its suffix, of the file that sample `number` was made for."""
-        return Path(self.files[number % len(self.files)][0]).with_suffix("").as_posix()
-
     def put(self, clips: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:
         """Sampled clips, with the given modality as it was given."""
         return clips | {self.modality: self.clips[indices % len(self.files)]}
