@@ -252,14 +252,14 @@ def _set_given(values: flags.FlagValues, mode: str, config: Any) -> None:
     with variants.unlocked():
         for name in [n for n in variants if not joint and not _is_guided(config.sample, n)]:
             del variants[name]
+        for name in variants:
+            if "condition" in variants[name]:
+                del variants[name]["condition"]
     if not variants:
         raise ValueError(
             f"no variant of this config can make the rest of a given {modality}: it needs a joint "
             "model, or guidance (sample.scales above 0 in one of sample.variants)."
         )
-    for name in variants:
-        with variants[name].unlocked():
-            variants[name].pop("condition", None)
 
 
 def _is_guided(sample: Any, variant: str) -> bool:
