@@ -50,8 +50,7 @@ def prepare(
       name: a registered dataset, such as "bounce" or "folder".
       data_dir: folder of all datasets; made if missing.
       num_workers: processes that read media files, >= 1.
-      show: called with the report's rows: after inspection, and after cutting; if already prepared,
-        once, with those that were recorded.
+      show: called with the report's rows, before and after cutting; once if already prepared.
       **options: fields of the builder's `OPTIONS`.
 
     Returns:

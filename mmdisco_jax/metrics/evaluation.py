@@ -50,8 +50,7 @@ def evaluate(
         or several by name, {name: set}.
       metrics: names of the registry `METRICS`, or "package.module:attribute" of your own factory
         `Context -> Metric`.
-      fps: frames a second.
-      sample_rate_hz: samples a second.
+      fps, sample_rate_hz: frames and samples a second.
       reference: a set of real clips that no model was trained on, for the metrics that compare two
         sets.
       training: the clips that the models were trained on, for the metrics that look for copies: a
@@ -82,14 +81,8 @@ def evaluate(
         replicates=replicates,
         seed=seed,
     )
-    return _joined(
-        [
-            _measure(name, METRICS.get(name), context, sets, compare)
-            for name in Progress(
-                names, what="measure", unit="metric", leave=False, hidden=len(sets) < 2
-            )
-        ]
-    )
+    bar = Progress(names, what="measure", unit="metric", leave=False, hidden=len(sets) < 2)
+    return _joined([_measure(name, METRICS.get(name), context, sets, compare) for name in bar])
 
 
 def _joined(parts: Sequence[Report]) -> Report:

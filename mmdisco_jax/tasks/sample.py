@@ -185,7 +185,7 @@ def sample_variant(
                 clips = given.put(clips, kept)
             if "video" in clips and (not given or given.modality != "video"):
                 clips["video"] = enlarge(clips["video"], kept)
-            _remove_media(system, folder, kept)
+            _remove_media(folder, kept)
             write_shard(folder, first, clips)
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
 
@@ -209,12 +209,12 @@ def _require_finite(latents: AV, variant: str, first: int) -> None:
             )
 
 
-def _remove_media(system: System, folder: Path, numbers: np.ndarray) -> None:
+def _remove_media(folder: Path, numbers: np.ndarray) -> None:
     """Removes media files of earlier samples of these numbers, whose shards are gone."""
     for number in numbers:
-        stem = folder / media_stem(int(number), prompt_of(system.experiment.sample, int(number)))
-        for suffix in (".mp4", ".wav"):
-            stem.with_suffix(suffix).unlink(missing_ok=True)
+        stem = media_stem(int(number))
+        for path in [*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*.*")]:
+            path.unlink()
 
 
 def _write_media(system: System, folder: Path) -> None:
