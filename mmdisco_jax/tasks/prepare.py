@@ -92,7 +92,8 @@ def _table(rows: Sequence[Row], found: dict[str, int]) -> Table:
             _add_row(table, problem, mine, done, cut, mine[0].inspection.reason)
         also = [r for r in rows if problem in r.inspection.others]
         if also:
-            _add_row(table, f"also {problem}", also, "", cut, also[0].inspection.others[problem])
+            done = ", ".join(sorted({row.other_actions.get(problem, "") for row in also}))
+            _add_row(table, f"also {problem}", also, done, cut, also[0].inspection.others[problem])
     return table
 
 
@@ -117,7 +118,8 @@ def _file(row: Row) -> PreflightFile:
     if found.sample_rate_hz:
         facts.append(f"{found.channels} x {found.sample_rate_hz} Hz, {found.audio_codec}")
     facts += [found.changes] if found.changes else []
-    facts += [f"also {name.replace('_', ' ')}: {why}" for name, why in found.others.items()]
+    for name, reason in found.others.items():
+        facts.append(f"{name.replace('_', ' ')} ({row.other_actions.get(name, '')}): {reason}")
     return PreflightFile(
         name=row.entry.name,
         problem=found.problem,

@@ -140,7 +140,10 @@ def test_shapes_codecs_and_texts_are_those_of_the_files(system, pipelines):
         assert one.formats["audio"].clock.step == 0.02 and one.formats["video"].clock.step == 0.125
         texts = {m: np.asarray(f(["rain"])) for m, f in one.text_encoders.items()}
         wanted = tiny.embed(pipelines[1], ["rain"])
+        one.release_text_encoders()  # as a training does, which needs them no more
+        assert not any("_text_encoder" in vars(base) for base in one.bases.values())
         for m, x in texts.items():
+            np.testing.assert_array_equal(one.text_encoders[m](["rain"]), x)
             assert x.shape == (1, *tiny.TEXT_SHAPES[m])
             assert relative_error(x, wanted[m].numpy()) < 1e-5
     digests = [{m: base.digest() for m, base in one.bases.items()} for one in (system, as_saved)]
