@@ -8,9 +8,10 @@ take numpy and JAX arrays, traced ones too, and return the same kind.
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,43 @@ INT16_SCALE = 32768.0
 MAX_OVERSHOOT = 8.0
 
 
+# A URL, or what `pathlib` makes of one: "gs://bucket" becomes "gs:/bucket".
+_REMOTE = re.compile(r"([a-z][a-z0-9+.-]+)://|(gs|s3|hf|https?|hdfs|az|abfss?|r2|gcs|file):/")
+_MOUNT = "mount the bucket as a folder (gcsfuse, mount-s3), or copy the files to a local disk"
+_REMEDIES = {
+    "hf": "give the id alone, as in NAME/MODEL, where a setting takes one, or download the files",
+    "file": "leave out file://",
+    "http": "download it, and give the local file",
+    "https": "download it, and give the local file",
+}
+
+
 class WriteError(OSError):
     """A file could not be written; nothing of it is left. Names the path and the remedy."""
+
+
+def is_remote(path: Any) -> bool:
+    """True for paths with a scheme, such as gs://bucket/folder."""
+    return bool(_REMOTE.match(os.fspath(path) if isinstance(path, os.PathLike) else str(path)))
+
+
+def require_local(paths: Mapping[str, Any], user: str = "mmdisco_jax") -> None:
+    """Refuses paths on remote file systems, which would become local folders called "gs:".
+
+    Args:
+      paths: by the name that the error gives them, such as "--workdir".
+      user: who reads or writes them, such as the mode's name.
+
+    Raises:
+      ValueError: a path with a scheme.
+    """
+    for name, path in paths.items():
+        if is_remote(path):
+            remedy = _REMEDIES.get(str(path).partition(":")[0], _MOUNT)
+            raise ValueError(
+                f"{name}={str(path)!r} is a remote path, and {user} reads and writes local files "
+                f"only: {remedy}."
+            )
 
 
 @contextlib.contextmanager
@@ -47,6 +83,7 @@ def replacing(
     Raises:
       WriteError: for OSError and `failures`.
     """
+    require_local({"path": path})
     target = Path(path)
     # In the same folder: a rename across file systems would copy, and not be atomic.
     temporary = target.parent / f".{uuid.uuid4().hex}.part"
@@ -83,6 +120,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
       FileExistsError: `path` exists and is not an empty folder; nothing is ever overwritten.
     """
+    require_local({"path": path})
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target}: exists already; move it away or choose another folder")

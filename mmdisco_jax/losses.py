@@ -1,39 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training losses of an experiment: base models, discriminator and super-resolution."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from mmdisco_jax.discriminator.objective import Problem, Texts, objective
+from mmdisco_jax.discriminator.objective import Problem, Texts, fake_indices, objective
 from mmdisco_jax.guidance.joint import residual
-from mmdisco_jax.inputs.cache import open_cache, read_cache
+from mmdisco_jax.inputs.cache import CacheSource, open_cache
 from mmdisco_jax.pair import BaseDenoiser
 from mmdisco_jax.process.loss_aware_sampling import LossSecondMoment
 from mmdisco_jax.process.noising import LevelSampler, TimeSampler
 from mmdisco_jax.process.schedules import common
+from mmdisco_jax.sections import Training
 from mmdisco_jax.system import System
 from mmdisco_jax.training.state import LossFn
-from mmdisco_jax.types import AV, TEXT, Array, Params
+from mmdisco_jax.types import FAKE, TEXT, Array, Params
 
 DISCRIMINATOR, SUPER_RESOLUTION = "discriminator", "super_resolution"
 UNIFORM, LOSS_SECOND_MOMENT = "uniform", "loss_second_moment"
+_STEPS_AT_ONCE = 64  # whose fakes are drawn by one call
 
 
 class TrainingLoss(NamedTuple):
     """A loss over raw batches, and what it needs.
 
     init: key -> random parameters. frozen: parameters that are not trained. history: of the level
-    sampler before the first step, or None.
+    sampler before the first step, or None. rows: step -> arrays that join this process's rows of
+    the step's batch, or None.
     """
 
     loss_fn: LossFn
     init: Callable[[Array], Params]
     frozen: Any = None
     history: Any = None
+    rows: "FakeRows | None" = None
 
 
 def training_loss(system: System, target: str) -> TrainingLoss:
@@ -81,9 +86,8 @@ def discriminator_loss(system: System) -> TrainingLoss:
     levels = uniform_levels(system, DISCRIMINATOR, common(schedules).num_timesteps)
     # Cross-entropy of the noisy pairs themselves needs no base model.
     needs_bases = bool(spec.denoising_weight) or system.reads_features
-    frozen: dict[str, Any] = {"bases": system.base_params if needs_bases else {}, "fakes": None}
-    if spec.fakes != "mismatched":
-        frozen["fakes"] = fakes(system)
+    frozen: dict[str, Any] = {"bases": system.base_params if needs_bases else {}}
+    rows = fakes(system) if spec.fakes != "mismatched" and spec.ce_weight else None
     texts = system.reads_text
     if texts:
         frozen["no_text"] = {m: jnp.asarray(f([""])) for m, f in system.text_encoders.items()}
@@ -97,18 +101,17 @@ def discriminator_loss(system: System) -> TrainingLoss:
         )
         model = system.log_ratio_of(params, frozen["bases"]).model
         x0 = {m: encode[m](batch[m]) for m in encode}
-        made, all_texts = frozen["fakes"], None
+        made, all_texts = ({m: batch[FAKE + m] for m in x0} if rows else None), None
         if texts:
             all_texts = Texts(
                 real={m: batch[TEXT + m] for m in x0},
-                generated={m: made[TEXT + m] for m in x0} if made else None,
+                generated={m: batch[FAKE + TEXT + m] for m in x0} if rows else None,
                 none=frozen["no_text"],
             )
-            made = {m: made[m] for m in x0} if made else None
         loss, metrics = objective(model, x0, made, key, step, problem, spec, all_texts)
         return loss, metrics, history
 
-    return TrainingLoss(loss_fn, init, frozen)
+    return TrainingLoss(loss_fn, init, frozen, rows=rows)
 
 
 def super_resolution_loss(
@@ -202,11 +205,64 @@ def _needs_joint(name: str, target: str) -> ValueError:
     )
 
 
-def fakes(system: System) -> AV:
-    """Latents {m: float16 [n ...]} that the base models generated, for training a discriminator.
+class FakeRows:
+    """Latents that the base models generated, read from disk for each training step's batch.
+
+    A step's fakes depend on the seed and the step alone, so neither the number of processes nor an
+    interruption changes them.
+    """
+
+    def __init__(self, source: CacheSource, names: tuple[str, ...], train: Training, seed: int):
+        """names: of the modalities. seed: of the experiment."""
+        self.source, self._names, self._size = source, names, train.batch_size
+        self._kind, self._parts = train.objective.fakes, train.num_microbatches
+        self._key, self._draw = jax.random.key(seed + 1), jax.jit(jax.vmap(self._one))
+        self._chunk, self._drawn = -1, {}
+
+    def __call__(self, step: int) -> dict[str, np.ndarray]:
+        """This process's rows of the step's fakes: {"fake_audio": float16 [b ...], ...}."""
+        count = self._size // jax.process_count()
+        first = jax.process_index() * count
+        return self.rows({m: i[first : first + count] for m, i in self.numbers(step).items()})
+
+    def numbers(self, step: int) -> dict[str, np.ndarray]:
+        """Numbers {m: [b]} of the fakes of a step, over all processes."""
+        if step // _STEPS_AT_ONCE != self._chunk:
+            self._chunk = step // _STEPS_AT_ONCE
+            steps = np.arange(_STEPS_AT_ONCE, dtype=np.int32) + self._chunk * _STEPS_AT_ONCE
+            self._drawn = jax.device_get(self._draw(steps))
+        return {m: rows[step % _STEPS_AT_ONCE] for m, rows in self._drawn.items()}
+
+    def rows(self, numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Fakes of these numbers {m: [b]}, and their texts where they have any."""
+        records = {int(i): self.source[int(i)] for row in numbers.values() for i in row}
+        known = set(next(iter(records.values())))
+        return {
+            FAKE + name: np.stack([records[int(i)][name] for i in row])
+            for m, row in numbers.items()
+            for name in (m, TEXT + m)
+            if name in known
+        }
+
+    def _one(self, step: Array) -> dict[str, Array]:
+        key, parts = jax.random.fold_in(self._key, step), self._parts
+
+        def draw(key: Array) -> dict[str, Array]:
+            count, number = self._size // parts, len(self.source)
+            return fake_indices(key, self._names, count, number, self._kind)
+
+        if parts == 1:
+            return draw(key)
+        keys = jax.vmap(lambda part: jax.random.fold_in(key, part))(jnp.arange(parts))
+        # Microbatch j has the rows j, j + parts, ... of a batch, as `training.state` cuts it.
+        return {m: i.T.reshape(-1) for m, i in jax.vmap(draw)(keys).items()}
+
+
+def fakes(system: System) -> FakeRows:
+    """Latents that the base models generated, for training a discriminator.
 
     Raises:
-      ValueError: no folder is named, or the fakes are of other base models.
+      ValueError: no folder is named, or the fakes are of other base models or noise schedules.
     """
     folder = system.experiment.weights.get("fakes", "")
     if not folder:
@@ -214,5 +270,7 @@ def fakes(system: System) -> AV:
             "training with generated fakes needs config.weights.fakes: run prepare with "
             "--config.fakes.num_samples=N, then give the folder it names."
         )
-    cache = open_cache(folder, {"weights": system.base_digests})
-    return jax.tree.map(jnp.asarray, read_cache(cache))
+    wanted = {"weights": system.base_digests, "schedules": system.schedule_digests}
+    cache = open_cache(folder, wanted)
+    experiment = system.experiment
+    return FakeRows(cache, system.modalities, experiment.train, experiment.seed)

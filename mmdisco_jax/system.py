@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import Base, check_schedules, made
 from mmdisco_jax.codecs.weighted import Loaded
 from mmdisco_jax.datasets import DATASETS
@@ -28,7 +29,9 @@ from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.guidance.classifier_free import classifier_free
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.inputs.clips import Clips
-from mmdisco_jax.inputs.sources import find_prepared, open_source
+from mmdisco_jax.inputs.digests import record_digests
+from mmdisco_jax.inputs.prepared import NotPreparedError, prepared_folder
+from mmdisco_jax.inputs.sources import open_source
 from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.media.cutting import ClipSpec
@@ -37,6 +40,7 @@ from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.pair import BaseDenoiser, DiscriminatorLogRatio, Models
 from mmdisco_jax.porting.weights import load_weights, read_metadata
 from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.resources import RUN
 from mmdisco_jax.samplers.levels import Levels, levels, solver_levels
 from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.sections import Sampling
@@ -59,7 +63,8 @@ def load(text: str | os.PathLike[str], overrides: Mapping[str, Any] | None = Non
 class System:
     """The parts of an experiment, each made once.
 
-    Attributes: `experiment`; `mesh`, over which the base models' parameters are cut.
+    Attributes: `experiment`; `mesh`, over which the parameters of base models and discriminator are
+    cut as they are read.
     """
 
     def __init__(self, experiment: Experiment, mesh: Mesh | None = None):
@@ -80,6 +85,11 @@ class System:
         """Noise schedule of each modality."""
         found = [base.schedules for base in self.bases.values()]
         return {m: s for one in found for m, s in sorted(one.items())}
+
+    @functools.cached_property
+    def schedule_digests(self) -> dict[str, str]:
+        """SHA-256 of each modality's noise schedule."""
+        return {m: schedule.digest() for m, schedule in self.schedules.items()}
 
     @functools.cached_property
     def formats(self) -> dict[str, LatentFormat]:
@@ -154,8 +164,9 @@ class System:
             or a discriminator that reads features of other base weights than the config's.
         """
         path = path or self.experiment.weights.get("discriminator", "")
-        _, init = self.discriminator
-        params = load_weights(path, jax.eval_shape(init, jax.random.key(0)))
+        abstract = jax.eval_shape(self.discriminator[1], jax.random.key(0))
+        shardings = parallel.tree_shardings(abstract, self.mesh) if self.mesh else None
+        params = load_weights(path, abstract, shardings)
         if not force_schedule:
             check_schedules(path, self.schedules)
         if self.reads_features:
@@ -249,7 +260,7 @@ class System:
           FileNotFoundError, ValueError: nothing prepared, or with other rates than the config's.
         """
         clip = self.experiment.clip
-        source = open_source(self._prepared(), split, in_memory=in_memory)
+        source = open_source(self.data_folder, split, in_memory=in_memory)
         for name, wanted in (("fps", clip.fps), ("sample_rate_hz", clip.sample_rate_hz)):
             prepared = source.metadata.get(name)
             if prepared is not None and prepared != wanted:
@@ -259,29 +270,29 @@ class System:
                 )
         return source
 
-    def _prepared(self) -> Path:
-        """Folder of the prepared dataset that the config's options describe.
+    @functools.cached_property
+    def data_folder(self) -> Path:
+        """Folder of the prepared dataset that the config's options describe, or `data.prepared`.
 
-        Simulated data are prepared here if they are missing. Where media are gone since, or have
-        changed, and `data.dir` is set, the only dataset in that folder is used.
+        Simulated data are prepared here if they are missing.
+
+        Raises:
+          NotPreparedError: it is not prepared; no other dataset is taken for it.
         """
         data = self.experiment.data
-        builder = DATASETS.get(data.name)
         try:
-            name = builder.config(**data.options).name
-        except (FileNotFoundError, ValueError, TypeError):
-            if not data.dir:
-                raise
-            return find_prepared(data.name, data_dir=data.folder)
-        folder = data.folder / builder.name / name / str(builder.VERSION)
-        if not folder.is_dir():
+            return prepared_folder(data.name, data.folder, data.options, chosen=data.prepared)
+        except NotPreparedError:
+            builder = DATASETS.get(data.name)
             if not getattr(builder, "SIMULATED", False) or jax.process_count() > 1:
-                raise FileNotFoundError(
-                    f"the dataset {data.name!r} of this config is not prepared: there is no "
-                    f"{folder}. Run the mode prepare with the same config first."
-                )
-            prepare(data.name, data.folder, **data.options)
-        return folder
+                raise
+        summary = prepare(data.name, data.folder, **data.options)
+        return Path(summary["directory"])
+
+    @functools.cached_property
+    def data_digests(self) -> dict[str, str]:
+        """SHA-256 of the records of each split of the prepared dataset."""
+        return record_digests(self.data_folder)
 
     def window(self, source: Any) -> WindowSize | None:
         """Window that is drawn from prepared clips longer than the config's; None for the whole."""
@@ -408,6 +419,8 @@ class System:
             settings = self.experiment.variant(variant)
             path = settings.discriminator_weights or self.experiment.weights["discriminator"]
             if settings.is_guided and not Path(path).is_file():
+                if path.startswith(RUN):
+                    read_metadata(path)  # says what is missing
                 raise FileNotFoundError(
                     f"config.weights.discriminator={path!r}: no such file. Train a discriminator, "
                     "or convert a released one, and name its file."

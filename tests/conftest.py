@@ -3,6 +3,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -12,6 +13,10 @@ if jax.__version_info__ < (0, 11):
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
 
+# Two processes that compile a function of Numba for the first time at once can leave a cache that
+# ends every later process by a segmentation fault: each worker has a cache of its own.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".cache" / "numba" / _WORKER)
 
 # Tracing makes many objects and little garbage.
 gc.set_threshold(50_000, 50, 100)

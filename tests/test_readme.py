@@ -15,8 +15,7 @@ import pytest
 
 from mmdisco_jax.cli import _define
 from mmdisco_jax.experiment import load_config
-from mmdisco_jax.metrics.api import Result
-from mmdisco_jax.metrics.evaluation import Report
+from mmdisco_jax.metrics.report import Report
 from mmdisco_jax.resources import CACHE_VARIABLE, find_config
 from mmdisco_jax.tasks import TASKS
 
@@ -59,8 +58,7 @@ def _docstring(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def demo() -> Report:
-    rows = json.loads(DEMO.read_text())["rows"]
-    return Report(rows={name: tuple(Result(**row) for row in some) for name, some in rows.items()})
+    return Report.of_record(json.loads(DEMO.read_text()))
 
 
 def test_the_readme_is_short():

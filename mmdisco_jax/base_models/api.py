@@ -124,7 +124,10 @@ class Base(abc.ABC):
 
     @abc.abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """JSON of the codecs and encoders: what latents and embeddings depend on."""
+        """JSON of the codecs and encoders: what latents and embeddings depend on.
+
+        Weights are named by the SHA-256 of their contents, not by their paths.
+        """
         ...
 
     @abc.abstractmethod
@@ -168,13 +171,12 @@ class TrainedBase(Base):
     """
 
     def load(self, mesh: Mesh | None = None, *, force_schedule: bool = False) -> Params:
-        _, init = self.definition()
-        params = load_weights(self.weights, jax.eval_shape(init, jax.random.key(0)))
+        abstract = jax.eval_shape(self.definition()[1], jax.random.key(0))
+        shardings = parallel.tree_shardings(abstract, mesh) if mesh else None
+        params = load_weights(self.weights, abstract, shardings)
         if not force_schedule:
             check_schedules(self.weights, self.schedules)
-        if mesh is None:
-            return params
-        return jax.device_put(params, parallel.tree_shardings(params, mesh))
+        return params
 
     def digest(self) -> str | None:
         return digest(self.weights) if Path(self.weights).is_file() else None

@@ -10,6 +10,7 @@ import abc
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -18,11 +19,11 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import Base
 from mmdisco_jax.base_models.scheduler_json import read_abar
+from mmdisco_jax.io import digest
 from mmdisco_jax.nn.init import Init, definition, skeleton
 from mmdisco_jax.porting.folders import open_component, read_json
 from mmdisco_jax.porting.hub import locate
@@ -30,6 +31,7 @@ from mmdisco_jax.porting.lazy import LazyTensors, open_files
 from mmdisco_jax.porting.place import as_torch, place
 from mmdisco_jax.porting.port import PORTS, Port
 from mmdisco_jax.process.schedules import Schedule
+from mmdisco_jax.progress import Progress
 from mmdisco_jax.text.encoder import TextEncoder
 from mmdisco_jax.text.tokens import load_tokenizer
 from mmdisco_jax.types import AV, Array, Cond, LatentFormat, Params
@@ -234,13 +236,7 @@ class PipelineBase(Base):
 
     @functools.cached_property
     def _digest(self) -> str:
-        tensors = self._network.tensors or LazyTensors({})
-        sha = hashlib.sha256()
-        for key in tqdm(sorted(tensors), desc=f"weights of {self.name}", leave=False):
-            array = np.ascontiguousarray(tensors[key])
-            sha.update(f"{key} {array.dtype} {array.shape}".encode())
-            sha.update(array.reshape(-1).view(np.uint8).data)
-        return sha.hexdigest()
+        return _digest(self._network.tensors or LazyTensors({}), f"weights of {self.name}")
 
     def digest(self) -> str | None:
         return self._digest if self.weights else None
@@ -306,10 +302,38 @@ class PipelineBase(Base):
         return self._tokenizer(spec).length, spec.hidden_size
 
     def provenance(self) -> dict[str, Any]:
-        recipe = {"recipe": type(self).__name__, "weights": self.weights}
-        return recipe | {
+        fields = {
             name: getattr(self, name) for name in ("codec_dtype", "text_dtype", "text_length")
         }
+        return {"recipe": type(self).__name__, **fields, "sha256": self._part_digests}
+
+    @functools.cached_property
+    def _part_digests(self) -> dict[str, str]:
+        """SHA-256 of codec and text encoder, by the folder of each: config, tensors, vocabulary."""
+        if not self.weights:
+            return {}
+        parts = self._codec_parts | {TEXT_ENCODER: self.component(TEXT_ENCODER, self.TEXT_KIND)}
+        found = {
+            name: _digest(part.tensors, f"{name} of {self.name}", part.config)
+            for name, part in parts.items()
+        }
+        files = sorted((self.root(TEXT_ENCODER, others=(TOKENIZER,)) / TOKENIZER).iterdir())
+        hashes = [[path.name, digest(path)] for path in files if path.is_file()]
+        return found | {TOKENIZER: hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}
+
+
+def _digest(tensors: LazyTensors, what: str, config: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 of tensors by name, and of the config of their network if it is given."""
+    sha = hashlib.sha256()
+    if config is not None:
+        # What a library adds about itself and its caches makes no other network.
+        used = {key: value for key, value in config.items() if not key.startswith("_")}
+        sha.update(json.dumps(used, sort_keys=True).encode())
+    for key in Progress(sorted(tensors), what=what, unit="tensor", leave=False):
+        array = np.ascontiguousarray(tensors[key])
+        sha.update(f"{key} {array.dtype} {array.shape}".encode())
+        sha.update(array.reshape(-1).view(np.uint8).data)
+    return sha.hexdigest()
 
 
 def _root(source: str, setting: str, *models: str, others: tuple[str, ...] = ()) -> Path:

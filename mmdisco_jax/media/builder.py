@@ -28,6 +28,15 @@ from mmdisco_jax.media.policies import Policies
 # Size of the clips of one shard before compression; TFDS keeps one shard in memory.
 _SHARD_BYTES = 128 << 20
 
+# Options that came later, with their defaults, which change nothing for files without a problem. At
+# its default none is a part of a dataset's name, so that datasets prepared before keep theirs.
+_LATER_OPTIONS = {
+    "on_several_tracks": "keep",
+    "on_no_times": "convert",
+    "on_interlaced": "convert",
+    "on_hdr": "convert",
+}
+
 CutEntries = Sequence[tuple[Entry, Piece]]
 
 
@@ -38,7 +47,7 @@ class MediaOptions:
     Attributes:
       folder: the folder that holds the files.
       clip_seconds, fps, height, width, sample_rate_hz, spatial, channels: as in `ClipSpec`.
-      on_missing_file, ..., on_odd_rate: as in `Policies`.
+      on_missing_file, ..., on_hdr: as in `Policies`.
       seed: decides which files go to which split.
 
     Raises:
@@ -61,6 +70,10 @@ class MediaOptions:
     on_duplicate: str = Policies.on_duplicate
     on_silent: str = Policies.on_silent
     on_odd_rate: str = Policies.on_odd_rate
+    on_several_tracks: str = Policies.on_several_tracks
+    on_no_times: str = Policies.on_no_times
+    on_interlaced: str = Policies.on_interlaced
+    on_hdr: str = Policies.on_hdr
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -117,6 +130,9 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         chosen = cls.OPTIONS(**options)
         root = Path(chosen.folder).expanduser().resolve()
         named = {**dataclasses.asdict(chosen), "folder": root.name}
+        for name, usual in _LATER_OPTIONS.items():
+            if named[name] == usual:
+                del named[name]
         digest = _digest([named, [entry_state(entry) for entry in chosen.entries()]])
         stem = re.sub(r"[^A-Za-z0-9_]+", "_", root.name)[:40]
         name = f"{stem}_{chosen.height}x{chosen.width}_{chosen.fps:g}fps_{digest}"

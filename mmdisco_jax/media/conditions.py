@@ -8,7 +8,12 @@ from pathlib import Path
 
 from mmdisco_jax.media.cutting import ClipSpec, Window
 from mmdisco_jax.media.entries import MEDIA_SUFFIXES, SILENT_SUFFIXES, SOUND_SUFFIXES, Entry
-from mmdisco_jax.media.inspection import PROBLEMS, Inspection
+from mmdisco_jax.media.inspection import (
+    PROBLEMS,
+    Inspection,
+    problems_of,
+    with_problems,
+)
 from mmdisco_jax.media.pieces import read_piece
 from mmdisco_jax.media.policies import Policies, PolicyError, require_allowed
 from mmdisco_jax.media.preflight import after_cutting, cut_all, inspect_all
@@ -112,10 +117,11 @@ def _problem_of_given(inspection: Inspection, given: str, spec: ClipSpec) -> Ins
         "audio": (inspection.sample_rate_hz, spec.sample_rate_hz, "samples"),
         "video": (inspection.fps, spec.fps, "frames"),
     }[given]
+    others = {n: r for n, r in problems_of(inspection).items() if n not in _MODALITY_PROBLEMS}
     if rate >= 0.99 * wanted:
-        return dataclasses.replace(inspection, problem="", reason="")
+        return with_problems(inspection, others)
     reason = f"{PROBLEMS['odd_rate']}: {rate:.6g} {what} a second, of {wanted:g}"
-    return dataclasses.replace(inspection, problem="odd_rate", reason=reason)
+    return with_problems(inspection, {"odd_rate": reason, **others})
 
 
 def _keep_allowed(

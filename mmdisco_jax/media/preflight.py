@@ -10,18 +10,17 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.media.entries import Entry
-from mmdisco_jax.media.inspection import Inspection, inspect
+from mmdisco_jax.media.inspection import PROBLEMS, Inspection, inspect, with_problems
 from mmdisco_jax.media.isolation import Failure, heartbeat, isolated_map
 from mmdisco_jax.media.pieces import Piece, cut, read_finished_piece, write_failed_piece
 from mmdisco_jax.media.policies import Policies
+from mmdisco_jax.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +44,20 @@ class Row:
         left = self.inspection.duration_seconds - self.entry.start_seconds
         count = math.floor(max(left, 0.0) / clip_seconds)
         return count if self.entry.max_clips is None else min(count, self.entry.max_clips)
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any], *, thumbnail: str = "") -> "Row":
+        """The row of a JSON report; what its entry was read from is not known."""
+        known = {field.name for field in dataclasses.fields(Inspection)}
+        name = facts["file"]
+        return cls(
+            entry=Entry(name=name, path=Path(name), split=facts["split"]),
+            inspection=Inspection(
+                **{key: value for key, value in facts.items() if key in known}, thumbnail=thumbnail
+            ),
+            action=facts["action"],
+            num_clips=facts["clips"],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The row for the JSON report, without the thumbnail."""
@@ -73,7 +86,7 @@ def inspect_all(
     jobs = [(path, sound, spec) for path, sound in todo]
     with open(log, "a", encoding="utf-8") as lines:
         results = isolated_map(_inspect, jobs, num_workers=num_workers)
-        with tqdm(total=len(files), initial=len(known), desc="inspect", unit="file") as bar:
+        with Progress(total=len(files), initial=len(known), what="inspect", unit="file") as bar:
             for index, result in results:
                 if isinstance(result, Failure):
                     result = Inspection(problem="corrupt", reason=result.reason)
@@ -108,7 +121,7 @@ def cut_all(
         for i in todo
     )
     results = isolated_map(_cut, jobs, num_workers=num_workers)
-    with tqdm(total=len(names), initial=len(made), desc="cut", unit="file") as bar:
+    with Progress(total=len(names), initial=len(made), what="cut", unit="file") as bar:
         for index, result in results:
             name = names[todo[index]]
             if isinstance(result, Failure):
@@ -121,11 +134,19 @@ def cut_all(
 def after_cutting(inspection: Inspection, piece: Piece) -> Inspection:
     """Replaces the problem of an inspection by the one that cutting has found, if any.
 
-    It replaces lesser problems too: a silent file may also have damaged pictures.
+    It comes before lesser problems too: a silent file may also have damaged pictures. What only
+    later pictures show, such as that they are interlaced, is added.
     """
-    if not piece.problem or inspection.problem == "corrupt":
+    if not piece.problem and not piece.notices:
         return inspection
-    return dataclasses.replace(inspection, problem=piece.problem, reason=piece.reason)
+    problems: dict[str, str] = {}
+    if piece.problem and inspection.problem != "corrupt":
+        problems[piece.problem] = piece.reason
+    late = {name: f"{PROBLEMS[name]}, though not from the beginning" for name in piece.notices}
+    known = {inspection.problem: inspection.reason} if inspection.problem else {}
+    for name, reason in [*known.items(), *inspection.others.items(), *late.items()]:
+        problems.setdefault(name, reason)
+    return with_problems(inspection, problems)
 
 
 # These two run in workers, which import them by name and use their own `heartbeat`.

@@ -91,6 +91,9 @@ class AVAlign:
             ),
         )
 
+    def weighted(self, state: api.State) -> tuple[api.Weighted, ...]:
+        return (api.weighted_mean("av_align", state["rows"][:, 0]),)
+
     def _row(self, video: np.ndarray, audio: np.ndarray) -> tuple[float, int, int]:
         sounds = audio_peaks(audio, self.context.sample_rate_hz, rate_hz=self.rules.rate_hz)
         flow = flow_trajectory(video)
@@ -164,8 +167,8 @@ def peak_marks(
     """Gallery marks of any clip: peaks of motion and onsets of sound, as AV-Align v2 takes them.
 
     Returns:
-      A function (video uint8 [f h w 3], audio int16 or float [samples]) -> {"impact_seconds": ...,
-      "onset_seconds": ...}, fields of `export.gallery_page.GalleryClip`.
+      A function (video uint8 [f h w 3], audio int16 or float [samples]) -> {"event": ...,
+      "impact_seconds": ..., "onset_seconds": ...}, fields of `export.gallery_page.GalleryClip`.
     """
 
     def marks(video: np.ndarray, audio: np.ndarray) -> dict[str, tuple[float, ...]]:
@@ -173,6 +176,7 @@ def peak_marks(
         motions = video_peaks(flow_trajectory(video), fps)
         sounds = audio_peaks(audio, sample_rate_hz)
         return {
+            "event": "peak of motion",
             "impact_seconds": tuple(float(min(s, end)) for s in motions),
             "onset_seconds": tuple(float(min(s, end)) for s in sounds),
         }

@@ -66,7 +66,7 @@ def write_gallery(
     )
 
 
-def write_page(system: System, workdir: Path, table: GalleryTable | None = None) -> Path:
+def write_page(system: System, workdir: Path, tables: Sequence[GalleryTable] = ()) -> Path:
     """Writes workdir/index.html over the media that `sample` wrote; returns its path."""
     experiment = system.experiment
     shown, clip = experiment.sample.num_media, experiment.clip
@@ -83,7 +83,7 @@ def write_page(system: System, workdir: Path, table: GalleryTable | None = None)
         marks=_marks(system),
         title="Sound and picture, out of step and in step",
         description=_description(system),
-        table=table,
+        table=tables,
         reuse_media=True,
     )
 

@@ -4,7 +4,6 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,11 +17,11 @@ from mmdisco_jax.types import TEXT
 _SHARD = 64
 
 
-def latents_key(system: System, directory: Path) -> dict[str, Any]:
-    """JSON of what decides the latents of the clips that are prepared in `directory`."""
+def latents_key(system: System, split: str = "train") -> dict[str, Any]:
+    """JSON of what decides the latents of a split's prepared clips, by contents."""
     experiment = system.experiment
     key = {
-        "clips": directory.parent.name,
+        "clips": system.data_digests[split],
         "codecs": {name: base.provenance() for name, base in system.bases.items()},
         "clip": dataclasses.asdict(experiment.clip),
     }
@@ -45,7 +44,7 @@ def training_examples(system: System) -> Any:
             f"config.data.flip is {data.flip!r}, but cached latents cannot be mirrored: set "
             "config.data.flip=off, or config.data.latents=''."
         )
-    return open_cache(data.latents, latents_key(system, source.directory))
+    return open_cache(data.latents, latents_key(system))
 
 
 def flip_probability(flip: str) -> float:
@@ -79,7 +78,7 @@ def write_latents(system: System, split: str = "train") -> dict:
 
     write_cache(
         folder,
-        latents_key(system, system.source(split).directory) | {"split": split},
+        latents_key(system, split) | {"split": split},
         len(source),
         make,
         shard_size=_SHARD,

@@ -2,55 +2,71 @@
 """`prepare`: writes the config's dataset, once; and, if asked, its latents and fakes."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mmdisco_jax.export.preflight_page import PreflightFile, preflight_html
 from mmdisco_jax.io import write_bytes
-from mmdisco_jax.media.inspection import PROBLEMS
+from mmdisco_jax.locks import one_owner
+from mmdisco_jax.media.inspection import PROBLEMS, problems_of
 from mmdisco_jax.media.policies import ACTIONS, counts
 from mmdisco_jax.media.preflight import Row
 from mmdisco_jax.media.prepare import REPORT_FILE, prepare, reports
+from mmdisco_jax.processes import wait
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.fakes import write_fakes
 from mmdisco_jax.tasks.latents import write_latents
 
 
+@one_owner
 def run(system: System, workdir: Path) -> None:
     """Prints a summary as JSON. `workdir` receives generated fakes, and the report on media files.
 
     The report (preflight.json, preflight.html) is written before a file that the options do not
-    allow stops the run, and again when all files are cut.
+    allow stops the run, and again when all files are cut. If they were cut before, it is written as
+    it was then. One process writes the dataset, with workers of its own; all share the latents and
+    the fakes among them.
     """
     data, fakes = system.experiment.data, system.experiment.fakes
     if data.latents or fakes.num_samples:
         system.require_files()
-    summary = prepare(
-        data.name,
-        data.folder,
-        num_workers=data.prepare_workers,
-        show=lambda rows: _show(rows, data.name, workdir),
-        **data.options,
-    )
+    summary = {}
+    if not jax.process_index():
+        summary = prepare(
+            data.name,
+            data.folder,
+            num_workers=data.prepare_workers,
+            show=lambda rows: _show(rows, data.name, workdir),
+            **data.options,
+        )
+    wait("the dataset is written")
     if data.latents:
         summary["latents"] = write_latents(system)
     if fakes.num_samples:
         summary["fakes"] = write_fakes(system, workdir)
-    print(json.dumps(summary, indent=2))
+    wait("latents and fakes are written")
+    if not jax.process_index():
+        print(json.dumps(summary, indent=2))
 
 
 def _show(rows: Sequence[Row], dataset: str, workdir: Path) -> None:
     """The report as a table on the terminal, as JSON and as a page with thumbnails."""
     found = counts([row.inspection for row in rows])
-    console = Console()
+    console = Console(markup=False)  # file names are no markup
     console.print(_table(rows, found))
-    for problem, number in found.items():
-        if number and problem in PROBLEMS:
-            option, choices = f"on_{problem}", "|".join(ACTIONS[f"on_{problem}"])
-            console.print(f"to choose: --config.data.options.{option}={choices}", soft_wrap=True)
+    problems = {name for row in rows for name in problems_of(row.inspection)}
+    for problem in filter(problems.__contains__, PROBLEMS):
+        option, choices = f"on_{problem}", "|".join(ACTIONS[f"on_{problem}"])
+        console.print(f"to choose: --config.data.options.{option}={choices}", soft_wrap=True)
+    for change, number in Counter(row.inspection.changes for row in rows).items():
+        if change:
+            console.print(f"{number} files for display: {change}", soft_wrap=True)
     report = reports(rows)[REPORT_FILE]
     write_bytes(workdir / REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False).encode())
     title = f"{len(rows)} inputs of {dataset}"
@@ -67,16 +83,24 @@ def _table(rows: Sequence[Row], found: dict[str, int]) -> Table:
     for name in ("what", "files", "to do" if not cut else "done", "clips", "for example"):
         table.add_column(name, justify="right" if name in ("files", "clips") else "left")
     for problem, number in found.items():
-        if not number:
-            continue
         mine = [r for r in rows if (r.inspection.problem or "fine") == problem]
-        done = ", ".join(sorted({row.action for row in mine}))
-        clips = str(sum(row.num_clips for row in mine)) if cut else "?"
-        example = mine[0].entry.name
-        if mine[0].inspection.reason:
-            example += f": {mine[0].inspection.reason}"
-        table.add_row(problem.replace("_", " "), str(number), done, clips, example[:160])
+        if number:
+            done = ", ".join(sorted({row.action for row in mine}))
+            _add_row(table, problem, mine, done, cut, mine[0].inspection.reason)
+        also = [r for r in rows if problem in r.inspection.others]
+        if also:
+            _add_row(table, f"also {problem}", also, "", cut, also[0].inspection.others[problem])
     return table
+
+
+def _add_row(
+    table: Table, what: str, rows: Sequence[Row], done: str, cut: bool, reason: str
+) -> None:
+    clips = str(sum(row.num_clips for row in rows)) if cut else "?"
+    example = f"{rows[0].entry.name}: {reason}" if reason else rows[0].entry.name
+    # As `Text`, because a table reads a plain string as markup: "[...]" in a name would vanish.
+    cells = (what.replace("_", " "), str(len(rows)), done, clips, example[:200])
+    table.add_row(*map(Text, cells))
 
 
 def _file(row: Row) -> PreflightFile:
@@ -89,6 +113,8 @@ def _file(row: Row) -> PreflightFile:
         facts.append(f"{found.width} x {found.height} at {rate}, {found.video_codec}")
     if found.sample_rate_hz:
         facts.append(f"{found.channels} x {found.sample_rate_hz} Hz, {found.audio_codec}")
+    facts += [found.changes] if found.changes else []
+    facts += [f"also {name.replace('_', ' ')}: {why}" for name, why in found.others.items()]
     return PreflightFile(
         name=row.entry.name,
         problem=found.problem,

@@ -83,9 +83,13 @@ def energy_distance(
     reference: np.ndarray, generated: np.ndarray, *, replicates: int, seed: int
 ) -> dict[str, float]:
     """2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely and Rizzo 2013), unbiased, with an interval."""
-    _, weighted = kernel.mmd_squared(reference, generated, lambda a, b: -cdist(a, b))
-    value, low, high = bootstrap.weighted(
-        weighted, len(generated), replicates=replicates, seed=seed
+    value, weighted = kernel.mmd_squared(reference, generated, lambda a, b: -cdist(a, b))
+    value, low, high = bootstrap.of_distance(
+        weighted,
+        (len(generated), len(reference)),
+        replicates=replicates,
+        seed=seed,
+        unbiased=value,
     )
     return {"value": value, "low": low, "high": high}
 

@@ -8,12 +8,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
 from jax.tree_util import Partial
-from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
 from mmdisco_jax.losses import require_super_resolution
+from mmdisco_jax.progress import Progress
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.levels import respaced_levels
 from mmdisco_jax.samplers.sampler import Sampler
@@ -85,7 +85,7 @@ def enlarger(system: System) -> Enlarge:
 
     def enlarge(video: np.ndarray, indices: np.ndarray) -> np.ndarray:
         steps = upscaler.num_steps(video.shape[0] * video.shape[1])
-        with tqdm(total=steps, desc="super-resolution", unit="step", leave=False) as bar:
+        with Progress(total=steps, what="super-resolution", leave=False) as bar:
             return upscaler(denoise, video, indices, on_steps=bar.update)
 
     return enlarge
