@@ -39,6 +39,8 @@ flags:
   --workdir=DIR          folder of this run's files; made if it is missing
   --prompts=TEXT         sample: a prompt, or a .txt file with one a line; may be repeated
   --negative_prompt=TEXT sample: what samples are steered away from
+  --given_video=FILE     sample: sound for the pictures of a file, or of each file of a folder
+  --given_audio=FILE     sample: pictures for a sound
   --dry_run              print the resolved config and stop
   --traceback            show where an error came from
   --distributed=auto     join the processes of a TPU pod, GKE, SLURM or MPI, where there are
@@ -51,6 +53,7 @@ examples:
   mmdisco sample --config=bounce_demo --workdir=runs/demo
   mmdisco train --config=folder:path=/my/videos,train=video --workdir=runs/mine/video
   mmdisco sample --config=vggsound_audioldm_animatediff --workdir=runs/dog --prompts="a dog barks"
+  mmdisco sample --config=folder:path=/my/videos --workdir=runs/mine/dubbed --given_video=clip.mp4
 
 shipped configs: {configs}"""
 _USAGE = "usage: mmdisco MODE --config=CONFIG[:arguments] --workdir=DIR; mmdisco --help tells more."
@@ -155,6 +158,8 @@ def _define(values: flags.FlagValues) -> None:
 
     string("workdir", None)
     string("negative_prompt", None)
+    string("given_video", None)
+    string("given_audio", None)
     string("distributed", "auto")
     string("compile_cache", str(cache_dir() / "xla"))
     flags.DEFINE_multi_string("prompts", [], "", flag_values=values)
@@ -222,9 +227,44 @@ def _with_prompts(values: flags.FlagValues, mode: str) -> ConfigDict:
         config.sample.prompts = tuple(given)
     if values.negative_prompt is not None:
         config.sample.negative_prompt = clean_prompts([values.negative_prompt])[0]
+    _set_given(values, mode, config)
     for name, path in config.weights.items():
         config.weights[name] = in_run(path, values.workdir)
     return config
+
+
+def _set_given(values: flags.FlagValues, mode: str, config: Any) -> None:
+    """Makes every variant sample the other modality of the media of --given_MODALITY.
+
+    Two models on their own would not know of what is given, so their variants are left out.
+    """
+    found = {m: values[f"given_{m}"].value for m in ("audio", "video")}
+    found = {m: path for m, path in found.items() if path}
+    if not found:
+        return
+    if mode != "sample" or len(found) > 1:
+        reason = "one of them at a time" if mode == "sample" else f"for sample, not for {mode}"
+        raise ValueError(f"--given_video and --given_audio are {reason}.")
+    ((modality, path),) = found.items()
+    config.sample.condition.update(given=modality, media=path)
+    joint = any("name" not in base.get("codec", {"name": ""}) for base in config.bases.values())
+    variants = config.sample.variants
+    with variants.unlocked():
+        for name in [n for n in variants if not joint and not _is_guided(config.sample, n)]:
+            del variants[name]
+        for name in variants:
+            if "condition" in variants[name]:
+                del variants[name]["condition"]
+    if not variants:
+        raise ValueError(
+            f"no variant of this config can make the rest of a given {modality}: it needs a joint "
+            "model, or guidance (sample.scales above 0 in one of sample.variants)."
+        )
+
+
+def _is_guided(sample: Any, variant: str) -> bool:
+    scales = sample.scales.to_dict() | dict(sample.variants[variant].get("scales", {}))
+    return any(scales.values())
 
 
 def _prepare_jax(cache: str, distributed: str) -> None:

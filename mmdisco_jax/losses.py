@@ -91,7 +91,8 @@ def discriminator_loss(system: System) -> TrainingLoss:
     rows = fakes(system) if spec.fakes != "mismatched" and spec.ce_weight else None
     texts = system.reads_text
     if texts:
-        frozen["no_text"] = {m: jnp.asarray(f([""])) for m, f in system.text_encoders.items()}
+        frozen["no_text"] = {m: np.asarray(f([""])) for m, f in system.text_encoders.items()}
+        system.release_text_encoders()
 
     def loss_fn(params, frozen, batch, key, step, history):
         problem = Problem(

@@ -263,6 +263,12 @@ class System:
         """Functions (prompts) -> embeddings [n ...], of the modalities that read text."""
         return {m: e for base in self.bases.values() for m, e in base.text_encoders().items()}
 
+    def release_text_encoders(self) -> None:
+        """Frees the memory of the text encoders, which are read again where they are used again."""
+        vars(self).pop("text_encoders", None)
+        for base in self.bases.values():
+            base.release_text_encoders()
+
     @property
     def clip_spec(self) -> ClipSpec:
         """Format to which media files are converted for these models."""

@@ -19,9 +19,11 @@ from mmdisco_jax.media.policies import ACTIONS, counts
 from mmdisco_jax.media.preflight import Row
 from mmdisco_jax.media.prepare import REPORT_FILE, prepare, reports
 from mmdisco_jax.processes import wait
+from mmdisco_jax.provenance import announce
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.fakes import write_fakes
 from mmdisco_jax.tasks.latents import write_latents
+from mmdisco_jax.tasks.records import base_entries
 
 
 @one_owner
@@ -36,6 +38,7 @@ def run(system: System, workdir: Path) -> None:
     data, fakes = system.experiment.data, system.experiment.fakes
     if data.latents or fakes.num_samples:
         system.require_files()
+        announce({"weights": base_entries(system)})
     summary = {}
     if not jax.process_index():
         summary = prepare(
@@ -89,7 +92,8 @@ def _table(rows: Sequence[Row], found: dict[str, int]) -> Table:
             _add_row(table, problem, mine, done, cut, mine[0].inspection.reason)
         also = [r for r in rows if problem in r.inspection.others]
         if also:
-            _add_row(table, f"also {problem}", also, "", cut, also[0].inspection.others[problem])
+            done = ", ".join(sorted({row.other_actions.get(problem, "") for row in also}))
+            _add_row(table, f"also {problem}", also, done, cut, also[0].inspection.others[problem])
     return table
 
 
@@ -114,7 +118,8 @@ def _file(row: Row) -> PreflightFile:
     if found.sample_rate_hz:
         facts.append(f"{found.channels} x {found.sample_rate_hz} Hz, {found.audio_codec}")
     facts += [found.changes] if found.changes else []
-    facts += [f"also {name.replace('_', ' ')}: {why}" for name, why in found.others.items()]
+    for name, reason in found.others.items():
+        facts.append(f"{name.replace('_', ' ')} ({row.other_actions.get(name, '')}): {reason}")
     return PreflightFile(
         name=row.entry.name,
         problem=found.problem,

@@ -24,8 +24,8 @@ from mmdisco_jax.provenance import Record, announce
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.compile_clock import CompileClock
 from mmdisco_jax.tasks.conditions import Given, read_each_given
-from mmdisco_jax.tasks.gallery import write_page
-from mmdisco_jax.tasks.prompts import Prompts, check_prompts, encode_prompts, prompt_of, repeated
+from mmdisco_jax.tasks.gallery import titles, write_page
+from mmdisco_jax.tasks.prompts import Prompts, check_prompts, encode_prompts, repeated
 from mmdisco_jax.tasks.records import (
     NOTE,
     earlier_code,
@@ -187,6 +187,7 @@ def sample_variant(
                 clips = given.put(clips, kept)
             if "video" in clips and (not given or given.signal != "video"):
                 clips["video"] = enlarge(clips["video"], kept)
+            _remove_media(folder, kept)
             write_shard(folder, first, clips)
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
 
@@ -221,13 +222,22 @@ def check_media(system: System) -> None:
         )
 
 
+def _remove_media(folder: Path, numbers: np.ndarray) -> None:
+    """Removes media files of earlier samples of these numbers, whose shards are gone."""
+    for number in numbers:
+        stem = media_stem(int(number))
+        for path in [*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*.*")]:
+            path.unlink()
+
+
 def _write_media(system: System, folder: Path) -> None:
     """This process's share of the first clips, as mp4 with sound and as wav."""
     clip, sample = system.experiment.clip, system.experiment.sample
+    names = titles(system, folder.parent, sample.num_media)
     number = 0
     for shard in read_shards(folder, sample.num_media) if sample.num_media else ():
         for video, audio in zip(shard["video"], shard["audio"], strict=True):
-            stem = folder / media_stem(number, prompt_of(sample, number))
+            stem = folder / media_stem(number, names[number] if names else None)
             mine = number % jax.process_count() == jax.process_index()
             if mine and not stem.with_suffix(".mp4").exists():
                 write_media(stem, video, audio, fps=clip.fps, sample_rate_hz=clip.sample_rate_hz)

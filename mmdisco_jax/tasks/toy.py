@@ -22,6 +22,7 @@ from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.levels import levels
 from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.sections import Toy
+from mmdisco_jax.settings import checked
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.train import optimizer
 from mmdisco_jax.types import AV, LogRatioFn
@@ -75,7 +76,8 @@ def problems(toy: Toy) -> dict[str, Problem]:
             raise ValueError(f"unknown toy world {name!r}: choose from {', '.join(WORLDS)}.")
         world = WORLDS[name]()
         for kind, change in toy.bases.items():
-            out[f"{name}, {kind}"] = Problem(world, world.disturbed(**change))
+            base = checked(world.disturbed, change, f"config.toy.bases.{kind}")
+            out[f"{name}, {kind}"] = Problem(world, base)
     return out
 
 
@@ -98,7 +100,7 @@ def _columns(system: System, toy: Toy, stacked: Problem) -> dict[str, np.ndarray
     """column -> pairs [problem, n, 2]; problems are stacked along the first axis."""
     seed, train_settings = system.experiment.seed, system.experiment.train
     schedules = {m: as_schedule(toy.schedule) for m in ORDER}
-    spec = ToyDiscriminatorSpec(**toy.discriminator)
+    spec = checked(ToyDiscriminatorSpec, toy.discriminator, "config.toy.discriminator")
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: ToyDiscriminator(spec, rngs=param_keys(0))))
 
     def log_ratio(params) -> LogRatioFn:

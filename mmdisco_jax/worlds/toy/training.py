@@ -34,7 +34,11 @@ def loss(
 
     Fakes come from the bases' own densities: what sampling the bases would give, without its error.
     """
-    if not any(weights[name] for name in ("cross_entropy", "denoising")):
+    names = ("cross_entropy", "denoising")
+    if unknown := set(weights).difference(names):
+        raise ValueError(f"unknown toy loss {sorted(unknown)}: choose from {', '.join(names)}.")
+    weights = dict.fromkeys(names, 0.0) | dict(weights)
+    if not any(weights.values()):
         raise ValueError(f"a discriminator needs a loss of positive weight, got {dict(weights)}.")
     levels = TimeSampler(num_timesteps=common(schedules).num_timesteps)
 
