@@ -17,7 +17,7 @@ from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.types import Array
 
 # A number is static: programs are compiled for it. An array [] or [b] is an argument of them.
-Scale = float | Array
+Scale = float | Array | np.ndarray
 
 
 def known_scales(scales: Mapping[str, Any], modalities: Iterable[str]) -> dict[str, Scale]:
