@@ -280,6 +280,7 @@ class System:
             width=clip.width,
             sample_rate_hz=clip.sample_rate_hz,
             spatial=self.experiment.data.options.get("spatial", "pad"),
+            channels=self.experiment.data.options.get("channels", "mono"),
         )
 
     # Prepared data.

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from av.video.reformatter import ColorTrc
 
+from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.media.builder import MediaBuilder
 from mmdisco_jax.media.earlier import CUTTING_VERSION, EarlierCutError
-from mmdisco_jax.media.policies import PolicyError
+from mmdisco_jax.media.policies import ACTIONS, PolicyError
 from mmdisco_jax.media.prepare import prepare
 from mmdisco_jax.tasks import prepare as task
 from tests.support import odd_media
@@ -128,6 +129,17 @@ def test_what_an_earlier_version_has_cut_otherwise_is_never_mixed_in(tmp_path):
         prepare("folder", data, folder=str(folder), **CLIP)
     shutil.rmtree(made)
     assert not prepare("folder", data, folder=str(folder), **CLIP)["already_prepared"]
+
+
+def test_remedies_that_reports_name_are_options_of_the_config():
+    # Without being part of what a run of before has recorded.
+    named = {"data.options.on_hdr": "keep", "data.options.channels": "left"}
+    plain = Experiment.from_config(load_config("folder:/x"))
+    changed = Experiment.from_config(load_config("folder:/x", named))
+    new = set(changed.resolved["data"]["options"]) - set(plain.resolved["data"]["options"])
+    assert new == {"on_hdr", "channels"}
+    assert set(load_config("folder:/x").data.options) >= {*ACTIONS, "channels"}
+    assert load_config("folder:/a, b [x]").data.options.folder == "/a, b [x]"
 
 
 def test_later_options_are_in_a_name_only_where_they_change_something(tmp_path):
