@@ -139,7 +139,7 @@ def test_a_shard_is_hashed_once_until_it_changes(bounce, tmp_path, cache, monkey
     read.clear()
     assert record_digests(folder) == first and shard.name in read  # it may change within a tick
     for path in folder.iterdir():
-        os.utime(path, (time.time() - 100,) * 2)
+        os.utime(path, (time.time() - 100, time.time() - 100))
     record_digests(folder)
     read.clear()
     assert record_digests(folder) == first and read == ["features.json"]
