@@ -148,7 +148,7 @@ def _other_mpi(environment: Mapping[str, str]) -> Cluster | None:
 
 
 def _tpu(environment: Mapping[str, str]) -> Cluster | None:
-    platforms = jax.config.jax_platforms or "tpu"
+    platforms = jax.config.jax_platforms or "tpu"  # pyright: ignore
     if not running_in_cloud_tpu_vm or "tpu" not in platforms:
         return None
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.api import Base, made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
+from mmdisco_jax.datasets import LATER_OPTIONS
 from mmdisco_jax.io import require_local
 from mmdisco_jax.resources import RELEASED_CONFIG, RELEASED_WEIGHTS, find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
@@ -91,7 +92,7 @@ class Experiment:
             the message names the key.
         """
         full = complete(config)
-        resolved = json.loads(full.to_json_best_effort())
+        resolved = _without_later_options(json.loads(full.to_json_best_effort()))
         require_local(local_paths(resolved))
         plain = full.to_dict()
         sections = {
@@ -309,6 +310,14 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
         else:
             out[key] = dict(value) if isinstance(value, Mapping) else value
     return out
+
+
+def _without_later_options(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The config without those options of media files that runs of before did not record."""
+    data = resolved["data"]
+    usual = {**LATER_OPTIONS, "channels": "mono"}
+    kept = {k: v for k, v in data["options"].items() if k not in usual or v != usual[k]}
+    return resolved | {"data": data | {"options": kept}}
 
 
 def _scheduled(train: Training, record: dict[str, Any]) -> Training:

@@ -2,9 +2,11 @@
 """Lock of a folder that ends with its process, however it ends; one owner of a workdir at a time.
 
 The lock is the operating system's own, on the file `.lock` in the folder (flock). A process that is
-killed leaves the file and no lock. The file says who holds it, for the error of a second run.
+killed leaves the file and no lock. The file says who holds it, for the error of a second run. A
+workdir's is removed at the end of its mode.
 """
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -14,7 +16,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class InUseError(OSError):
     """Raised when another run owns a folder; names its process, computer and mode."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = True, purpose: str = "") -> Iterator[None]:
     """Context that holds the lock of `folder`, which is made if it is missing.
 
@@ -52,6 +53,11 @@ def locked(folder: Path, *, wait: bool = True, purpose: str = "") -> Iterator[No
         os.pwrite(lock, json.dumps(owner).encode(), 0)
         yield
     finally:
+        # Who opened the file meanwhile finds that it is gone, and makes another. Those that wait
+        # for a folder may have moved it; their file stays.
+        if not wait:
+            with contextlib.suppress(OSError):
+                (folder / LOCK_FILE).unlink()
         os.close(lock)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training losses of an experiment: base models, discriminator and super-resolution."""
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ def base_loss(system: System, name: str) -> TrainingLoss:
     def loss_fn(params, frozen, batch, key, step, history):
         del frozen, step
         network = nnx.merge(graphdef, params)
-        x0 = {m: encode[m](batch[m]) for m in encode}
+        x0 = {m: f(batch) for m, f in encode.items()}
         loss, metrics, history = base.loss(network, x0, key, levels, history, max_weight=max_weight)
         if isinstance(levels, LossSecondMoment):
             metrics = metrics | {"full_levels": history.full().mean()}
@@ -90,7 +91,8 @@ def discriminator_loss(system: System) -> TrainingLoss:
     rows = fakes(system) if spec.fakes != "mismatched" and spec.ce_weight else None
     texts = system.reads_text
     if texts:
-        frozen["no_text"] = {m: jnp.asarray(f([""])) for m, f in system.text_encoders.items()}
+        frozen["no_text"] = {m: np.asarray(f([""])) for m, f in system.text_encoders.items()}
+        system.release_text_encoders()
 
     def loss_fn(params, frozen, batch, key, step, history):
         problem = Problem(
@@ -100,7 +102,7 @@ def discriminator_loss(system: System) -> TrainingLoss:
             residual=lambda h: residual(h, schedules),
         )
         model = system.log_ratio_of(params, frozen["bases"]).model
-        x0 = {m: encode[m](batch[m]) for m in encode}
+        x0 = {m: f(batch) for m, f in encode.items()}
         made, all_texts = ({m: batch[FAKE + m] for m in x0} if rows else None), None
         if texts:
             all_texts = Texts(
@@ -148,22 +150,28 @@ def require_super_resolution(system: System) -> Any:
 
 
 def encoders(system: System, modalities: tuple[str, ...]) -> dict[str, Callable[[Any], Array]]:
-    """Functions from raw batches to latents, for use inside a training step.
+    """Functions from whole raw batches to latents {m: f}, for use inside a training step.
 
-    Cached latents are taken as they are.
+    A batch holds cached latents by modality, which are taken as they are, or "video" and "audio",
+    of which each modality reads its own.
 
     Raises:
       ValueError: codecs that are networks, without a cache: a training step does not run them.
     """
     if system.experiment.data.latents:
-        return {m: lambda x: x for m in modalities}
+        return {m: operator.itemgetter(m) for m in modalities}
     slow = [m for base in system.bases.values() for m in base.slow_codecs if m in modalities]
     if slow:
         raise ValueError(
             f"the codecs of {', '.join(slow)} are networks, which a training step does not run: "
             "set config.data.latents to a folder, and run prepare, which encodes the clips once."
         )
-    return {m: system.codecs[m].encode for m in modalities}
+
+    def encoder(modality: str) -> Callable[[Any], Array]:
+        codec, signal = system.codecs[modality], system.signal(modality)
+        return lambda batch: codec.encode(batch[signal])
+
+    return {m: encoder(m) for m in modalities}
 
 
 def level_sampler(system: System, name: str) -> LevelSampler:

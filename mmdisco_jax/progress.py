@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Progress of long work: a bar on a terminal, and a line now and then in a log file."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -101,4 +102,6 @@ class Progress:
                 left = spent / count * (self._total - self._done)
                 parts.append(f"{tqdm.format_interval(left)} to go")
         name = f"{self._what}: " if self._what else ""
-        print(f"{name}{', '.join(parts)}{self._notes}", file=sys.stderr, flush=True)
+        # A log on a full disk is no reason to stop, nor may it hide the error that stops the work.
+        with contextlib.suppress(OSError):
+            print(f"{name}{', '.join(parts)}{self._notes}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mmdisco_jax.datasets import LATER_OPTIONS
 from mmdisco_jax.resources import RUN
 
 Settings = dict[str, Any]
@@ -221,6 +222,8 @@ def media_data(
             "on_duplicate": "skip",
             "on_silent": "keep",
             "on_odd_rate": "keep",
+            **LATER_OPTIONS,
+            "channels": "mono",
             "spatial": spatial,
             "seed": 0,
         },

@@ -222,22 +222,52 @@ class System:
             for m, c in self.codecs.items()
         }
 
+    @functools.cached_property
+    def signals(self) -> dict[str, str]:
+        """The part of a clip that a modality is a model of, whatever its name: "video" or "audio".
+
+        Found by what its codec decodes, [f h w 3] or [samples]. A modality of another kind, or one
+        of several of a kind, has none: media and records hold one video and one sound.
+        """
+        kinds = {m: m for m in self.modalities if m in ("audio", "video")}
+        for base in self.bases.values():
+            if set(base.modalities) - set(kinds):
+                kinds |= {m: _signal_of(shape) for m, shape in base.decoded_shapes().items()}
+        return {m: kind for m, kind in kinds.items() if kind and [*kinds.values()].count(kind) == 1}
+
+    def signal(self, modality: str) -> str:
+        """As `signals`; ValueError for a modality that has none."""
+        if modality not in self.signals:
+            raise ValueError(
+                f"modality {modality!r} is no video [f h w 3] or mono sound [samples], or not the "
+                f"only one, but clips hold one of each (of {list(self.modalities)}, "
+                f"{self.signals}): encode and write it in your own code."
+            )
+        return self.signals[modality]
+
     def encode(self, clips: Mapping[str, Any]) -> AV:
         """Latents of clips {"video": uint8 [b f h w 3], "audio": int16 [b samples]}."""
-        return {m: encode(np.asarray(clips[m])) for m, encode in self.encoders.items()}
+        return {m: encode(np.asarray(clips[self.signal(m)])) for m, encode in self.encoders.items()}
 
     def decode(self, latents: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Clips of latents: pictures as uint8, sound as int16."""
+        """Clips {m: [b ...]} of latents: pictures uint8, mono sound int16, others as decoded."""
         clips = {}
         for m, x in latents.items():
             clip = np.asarray(self.codecs[m].decode(x))
-            clips[m] = clip if np.issubdtype(clip.dtype, np.integer) else to_int16(clip)
+            is_sound = clip.ndim == 2 and np.issubdtype(clip.dtype, np.floating)
+            clips[m] = to_int16(clip) if is_sound else clip
         return clips
 
     @functools.cached_property
     def text_encoders(self) -> dict[str, Any]:
         """Functions (prompts) -> embeddings [n ...], of the modalities that read text."""
         return {m: e for base in self.bases.values() for m, e in base.text_encoders().items()}
+
+    def release_text_encoders(self) -> None:
+        """Frees the memory of the text encoders, which are read again where they are used again."""
+        vars(self).pop("text_encoders", None)
+        for base in self.bases.values():
+            base.release_text_encoders()
 
     @property
     def clip_spec(self) -> ClipSpec:
@@ -250,6 +280,7 @@ class System:
             width=clip.width,
             sample_rate_hz=clip.sample_rate_hz,
             spatial=self.experiment.data.options.get("spatial", "pad"),
+            channels=self.experiment.data.options.get("channels", "mono"),
         )
 
     # Prepared data.
@@ -439,3 +470,10 @@ class System:
         from mmdisco_jax.losses import training_loss  # which needs this module
 
         return training_loss(self, target)
+
+
+def _signal_of(shape: tuple[int, ...]) -> str:
+    """Kind of a decoded clip of this shape, "" for none of ours."""
+    if len(shape) == 4 and shape[-1] == 3:
+        return "video"
+    return "audio" if len(shape) == 1 else ""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One owner of a workdir at a time, and none after a kill."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -50,6 +51,32 @@ def test_a_mode_owns_its_workdir_while_it_runs_even_if_it_fails(tmp_path):
     for error in (ValueError(), KeyboardInterrupt(), SystemExit(3)):
         with pytest.raises(type(error)):
             mode(error, tmp_path / "run")
+        assert not list((tmp_path / "run").iterdir())
+
+
+def test_many_runs_at_once_have_one_owner_at_a_time(tmp_path):
+    """Each removes the file at its end, while the others open it."""
+    inside, most, done = [], [], []
+
+    @one_owner
+    def mode(system, workdir):
+        inside.append(system)
+        most.append(len(inside))
+        time.sleep(0.001)
+        inside.remove(system)
+        done.append(system)
+
+    def run(number):
+        while done.count(number) < 20:
+            with contextlib.suppress(InUseError):
+                mode(number, tmp_path)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(done) == 80 and max(most) == 1
 
 
 def test_of_several_processes_only_the_first_holds_the_lock(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 """Progress of long work: lines in a log file, a bar on a terminal, and no second kind of either."""
 
 import ast
+import io
 import sys
 from pathlib import Path
 
@@ -74,6 +75,15 @@ def test_the_last_line_is_there_after_an_error(clock, capsys):
         bar.update(2)
         raise ValueError("no")
     assert capsys.readouterr().err == "cut: 2 of 5 files, 40 %, 00:00 so far, 00:00 to go\n"
+
+
+def test_a_log_on_a_full_disk_neither_stops_the_work_nor_hides_its_error(monkeypatch):
+    full = io.StringIO()
+    monkeypatch.setattr(full, "write", lambda text: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(sys, "stderr", full)
+    with pytest.raises(ValueError, match="diverged"), Progress(total=2) as bar:
+        bar.update()
+        raise ValueError("diverged")
 
 
 def test_a_terminal_gets_a_bar(monkeypatch, capsys):

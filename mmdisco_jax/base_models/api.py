@@ -122,6 +122,10 @@ class Base(abc.ABC):
         """Functions (prompts) -> embeddings [n ...] of the modalities that read text."""
         return {}
 
+    def release_text_encoders(self) -> None:
+        """Frees their memory; the next call of `text_encoders` reads them again."""
+        return None
+
     @abc.abstractmethod
     def provenance(self) -> dict[str, Any]:
         """JSON of the codecs and encoders: what latents and embeddings depend on.

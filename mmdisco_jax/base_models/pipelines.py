@@ -276,6 +276,9 @@ class PipelineBase(Base):
     def text_encoders(self) -> dict[str, TextEncoder]:
         return {self.name: self._text_encoder}
 
+    def release_text_encoders(self) -> None:
+        vars(self).pop("_text_encoder", None)
+
     @functools.cached_property
     def _text_encoder(self) -> TextEncoder:
         found, port = self.component(TEXT_ENCODER, self.TEXT_KIND), PORTS.get(self.TEXT_KIND)

@@ -30,9 +30,6 @@ _READ = {**dict.fromkeys(_REQUIRED), "trained_betas": None}
 _FIXED = {
     "prediction_type": ("epsilon",),
     "rescale_betas_zero_snr": (False, None),
-    # Limits of the predicted signal are limits of `config.sample.samplers`.
-    "clip_sample": (False, None),
-    "thresholding": (False, None),
     # A network that predicts a variance too has twice the channels.
     "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
     # What the network is told of a level, and other parametrisations than by betas.
@@ -42,13 +39,8 @@ _FIXED = {
 }
 # How diffusers would choose levels and step between them.
 _IGNORED = {
-    *(
-        "timestep_spacing",
-        "steps_offset",
-        "set_alpha_to_one",
-        "skip_prk_steps",
-        "clip_sample_range",
-    ),
+    *("timestep_spacing", "steps_offset", "set_alpha_to_one", "skip_prk_steps"),
+    *("clip_sample", "clip_sample_range", "thresholding"),
     *("dynamic_thresholding_ratio", "sample_max_value", "interpolation_type", "final_sigmas_type"),
     *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"),
     *("sigma_min", "sigma_max", "lambda_min_clipped", "lower_order_final", "euler_at_final"),
@@ -74,6 +66,12 @@ def read_abar(config: Mapping[str, Any]) -> np.ndarray:
         raise ValueError(
             f"_class_name is {name!r}, whose networks are sampled in another way; known are {known}"
         )
+    for key in ("clip_sample", "thresholding"):
+        if config.get(key):
+            raise ValueError(
+                f"scheduler: config has {key}={config[key]!r}, but limits of the signal are set in "
+                f"config.sample.samplers.*.clip (and quantile): set them there, and {key} to false."
+            )
     read = read_config(config, model="scheduler", defaults=_READ, fixed=_FIXED, ignored=_IGNORED)
     if read["trained_betas"] is not None:
         betas = np.asarray(read["trained_betas"], np.float64)

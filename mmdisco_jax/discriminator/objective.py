@@ -36,7 +36,7 @@ class ObjectiveSpec:
     Attributes:
       groups: noise levels in a batch.
       shifts: mismatched fakes per real pair.
-      fakes: "mismatched" (real sound with another clip's picture), "generated" (both by the base
+      fakes: "mismatched" (real sound with another clip's picture), "generated" (all by the base
         models, independently), "generated_pairs" (as a joint base model made them together), or
         "both" of the first two.
       ce_weight, denoising_weight: weights of the cross-entropy and of the denoising term.
@@ -145,7 +145,7 @@ def fake_indices(
 
     key: the same as the objective's. number: of the generated samples.
     """
-    draws = list(jax.random.split(jax.random.split(key, 4)[2]))
+    draws = list(jax.random.split(jax.random.split(key, 4)[2], len(modalities)))
     if fakes == "generated_pairs":
         draws = [draws[0]] * len(modalities)
     pairs = zip(sorted(modalities), draws, strict=True)
@@ -228,9 +228,8 @@ def _logits(
     real, fakes = score(features, t, *text), []
     if spec.fakes in ("mismatched", "both"):
         many = jnp.tile(t, spec.shifts)
-        audio = losses.mismatched(features["audio"], spec.groups, spec.shifts)
-        video = jnp.concatenate([features["video"]] * spec.shifts)
-        fakes.append(score({"audio": audio, "video": video}, many).reshape(spec.shifts, -1))
+        apart = losses.mismatched_fakes(features, spec.groups, spec.shifts)
+        fakes.append(score(apart, many).reshape(spec.shifts, -1))
     if spec.fakes != "mismatched":
         fakes.append(_generated_logits(model, sources, t, key, problem, spec)[None])
     return real, jnp.concatenate(fakes)

@@ -35,7 +35,7 @@ def known_scales(scales: Mapping[str, Any], modalities: Iterable[str]) -> dict[s
     return {m: _as_scale(scale) for m, scale in scales.items()}
 
 
-def _as_scale(scale: Any) -> Scale:
+def _as_scale(scale: Any) -> Any:
     if isinstance(scale, list | tuple):
         return np.asarray(scale, np.float32)
     return scale.item() if isinstance(scale, np.generic) else scale

@@ -78,9 +78,8 @@ class _Known:
     def digest(self, path: Path) -> str:
         stat = path.stat()
         state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        before = self._before.get(path.name)
-        known = isinstance(before, list) and before[:-1] == state
-        found = before[-1] if known else digest(path)
+        *before, known = self._before.get(path.name) or [None]
+        found = known if before == state else digest(path)
         if time.time() - stat.st_mtime > _SETTLED_SECONDS:
             self._now[path.name] = [*state, found]
         return found

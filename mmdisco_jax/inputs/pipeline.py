@@ -81,7 +81,7 @@ def make_train_iterator(
     return BatchStream(batches_from)
 
 
-def _read_ahead(batches: Any, num_workers: int) -> grain.DatasetIterator:
+def _read_ahead(batches: Any, num_workers: int) -> Any:
     """Iterator that reads batches ahead, in threads or in worker processes."""
     dataset = batches.to_iter_dataset(_READ_OPTIONS)
     if num_workers:
@@ -141,7 +141,7 @@ def _position(state: Mapping[str, Any]) -> int:
     which took batches in turn.
     """
     workers = state.get("iterators_in_use_states", [state])
-    numbers = [worker.get("next_index") if worker else None for worker in workers]
+    numbers: list[Any] = [worker.get("next_index") if worker else None for worker in workers]
     whole = all(isinstance(number, int) and number >= 0 for number in numbers)
     if not numbers or not whole or any(state.get("exhausted", ())):
         raise ValueError(

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from mmdisco_jax.datasets import LATER_OPTIONS
 from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.media.entries import Entry
 from mmdisco_jax.media.pieces import Piece, read_piece
@@ -27,15 +28,6 @@ from mmdisco_jax.media.policies import Policies
 
 # Size of the clips of one shard before compression; TFDS keeps one shard in memory.
 _SHARD_BYTES = 128 << 20
-
-# Options that came later, with their defaults, which change nothing for files without a problem. At
-# its default none is a part of a dataset's name, so that datasets prepared before keep theirs.
-_LATER_OPTIONS = {
-    "on_several_tracks": "keep",
-    "on_no_times": "convert",
-    "on_interlaced": "convert",
-    "on_hdr": "convert",
-}
 
 CutEntries = Sequence[tuple[Entry, Piece]]
 
@@ -130,7 +122,7 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         chosen = cls.OPTIONS(**options)
         root = Path(chosen.folder).expanduser().resolve()
         named = {**dataclasses.asdict(chosen), "folder": root.name}
-        for name, usual in _LATER_OPTIONS.items():
+        for name, usual in LATER_OPTIONS.items():
             if named[name] == usual:
                 del named[name]
         digest = _digest([named, [entry_state(entry) for entry in chosen.entries()]])

@@ -11,6 +11,7 @@ from av.filter import Graph
 
 # H.264 and HEVC reorder at most 16 pictures. More that wait were lost.
 _MOST_REORDERED = 16
+_WRONG_GUESS_SECONDS = 0.5
 # An AVI file cannot say how much silence the encoder of its sound has put before it, samples.
 # AAC begins with one block (ISO/IEC 14496-3); MP3 with 576 of LAME's encoder and 529 of decoders.
 _ENCODER_DELAYS = {"aac": 1024, "mp3": 1105, "mp3float": 1105}
@@ -47,16 +48,28 @@ def by_order(container: InputContainer, stream: av.VideoStream) -> Iterator[av.V
             heapq.heappop(times)
 
 
-def timed(frames: Iterable[av.VideoFrame], interval: float) -> Iterator[av.VideoFrame]:
+def guesses_times(container: InputContainer) -> bool:
+    """Whether the file has times now and then only (MPEG-PS), and FFmpeg guesses those between."""
+    return container.format.name == "mpeg"
+
+
+def timed(
+    frames: Iterable[av.VideoFrame], interval: float, *, guessed: bool = False
+) -> Iterator[av.VideoFrame]:
     """Yields frames as they are, and gives one without a time that of its predecessor's end.
 
     Decoders lose times at the end, when they are asked for what they still hold.
 
     Args:
       interval: seconds between two pictures, where the predecessor's duration is not known.
+      guessed: whether times that go back a little are wrong guesses; they become the last one.
     """
     last = None
     for frame in frames:
+        if guessed and last is not None and frame.pts is not None:
+            back = float((last.pts - frame.pts) * frame.time_base)
+            if 0 < back < _WRONG_GUESS_SECONDS:
+                frame.pts = last.pts
         if frame.pts is None and frame.time_base:
             if last is None:
                 frame.pts = frame.dts

@@ -60,7 +60,7 @@ class Inspection:
       problem: a key of `PROBLEMS`, or "" for a good file.
       reason: the problem in words, with the measured values.
       others: the file's other problems, with their reasons.
-      changes: what is done to its pictures for display, such as "turned by 90 degrees", or "".
+      changes: what is done to its pictures for display, such as "turned by 90 degrees clockwise".
       sha256: digest of the file's bytes, followed by those of its separate sound file, if any.
       fps: number of frames divided by duration.
       variable_rate: whether frames are unevenly spaced.
@@ -287,36 +287,48 @@ def _problems(found: dict[str, Any], spec: ClipSpec) -> dict[str, str]:
     if lost := _missing_end(found, video, audio):
         return {"corrupt": lost}
     problems: dict[str, str] = {}
-    if video is None or found["_still"]:
+    film = None if video is None or found["_still"] else video
+    if film is None:
         still = "" if video is None else ": its only picture is a still"
         problems["missing_video"] = PROBLEMS["missing_video"] + still
     if audio is None:
         problems["missing_audio"] = PROBLEMS["missing_audio"]
-    if not problems:
+    has = _usable_seconds(film, audio, found, spec)
+    if has < spec.clip_seconds - 0.5 / spec.fps:
+        what = "pictures with sound" if film and audio else "pictures" if film else "sound"
+        problems["short"] = f"has {max(has, 0.0):.3f} s of {what}, of {spec.clip_seconds}"
+    if film and audio:
         problems |= _of_both(found, spec)
     if found.get("_no_times"):
-        problems["no_times"] = f"{PROBLEMS['no_times']}: they are counted, at the container's rate"
+        problems["no_times"] = f"{PROBLEMS['no_times']}: {found['container']} holds no times"
     if found.get("_interlaced"):
-        problems["interlaced"] = f"{PROBLEMS['interlaced']}: each field becomes a picture"
+        problems["interlaced"] = PROBLEMS["interlaced"]
     if found.get("_colours"):
-        problems["hdr"] = f"{PROBLEMS['hdr']}: {found['_colours']} becomes SDR"
+        problems["hdr"] = f"{PROBLEMS['hdr']}: {found['_colours']}"
     return problems
+
+
+def _usable_seconds(video: Any, audio: Any, found: dict[str, Any], spec: ClipSpec) -> float:
+    """From the beginning of the first clip to the end of pictures and sound, where there are both.
+
+    The first clip begins with a picture, as in cutting.
+    """
+    if not (video and audio):
+        one = video or audio
+        return one[1] - one[0] if one else 0.0
+    times = found["_times"]
+    after = times[np.searchsorted(times, audio[0] - 0.5 / spec.fps) :]
+    start = max(after[0] if len(after) else video[1], audio[0])
+    return min(video[1], audio[1]) - start
 
 
 def _of_both(found: dict[str, Any], spec: ClipSpec) -> dict[str, str]:
     """The problems that show only where there are pictures and sound."""
     problems: dict[str, str] = {}
-    video, audio, times = found["_video"], found["_audio"], found["_times"]
-    # The first clip begins with a picture, as in cutting.
-    after = times[np.searchsorted(times, audio[0] - 0.5 / spec.fps) :]
-    start = max(after[0] if len(after) else video[1], audio[0])
-    both = min(video[1], audio[1]) - start
-    if both < spec.clip_seconds - 0.5 / spec.fps:
-        has = f"{max(both, 0.0):.3f} s of pictures with sound, of {spec.clip_seconds}"
-        problems["short"] = f"has {has}"
     if silent := _silence(found["peak"], found["_loudest"], spec.channels):
         problems["silent"] = silent
-    if found["fps"] < 0.99 * spec.fps or found["sample_rate_hz"] < spec.sample_rate_hz:
+    pictures_hz = found["fps"] * (2 if found["_interlaced"] else 1)  # one for each field
+    if pictures_hz < 0.99 * spec.fps or found["sample_rate_hz"] < spec.sample_rate_hz:
         problems["odd_rate"] = (
             f"has {found['fps']:.3f} frames and {found['sample_rate_hz']} samples a second, of "
             f"{spec.fps} and {spec.sample_rate_hz}"

@@ -32,10 +32,10 @@ class Orientation:
         return 180 if self.flipped_rows else 0
 
     def __str__(self) -> str:
-        """In words, such as "turned by 90 degrees"; "" for a picture that is upright."""
+        """In words, such as "turned by 90 degrees clockwise"; "" for a picture that is upright."""
         words = ["mirrored"] if self.mirrored else []
         if self.clockwise_degrees:
-            words.append(f"turned by {self.clockwise_degrees} degrees")
+            words.append(f"turned by {self.clockwise_degrees} degrees clockwise")
         return " and ".join(words)
 
     def apply(self, picture: np.ndarray) -> np.ndarray:

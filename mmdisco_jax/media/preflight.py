@@ -25,12 +25,23 @@ from mmdisco_jax.progress import Progress
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One input of the report: its inspection, the action taken, and the clips it gave."""
+    """One input of the report: its inspection, the action taken, and the clips it gave.
+
+    `other_actions` are those for its other problems: {problem: action}.
+    """
 
     entry: Entry
     inspection: Inspection
     action: str
+    other_actions: dict[str, str] = dataclasses.field(default_factory=dict)
     num_clips: int = 0
+
+    @classmethod
+    def of(cls, entry: Entry, inspection: Inspection, policies: Policies) -> "Row":
+        """The row of an input, with the actions that the policies name."""
+        actions = {problem: policies.action(problem) for problem in inspection.others}
+        action = policies.action(inspection.problem)
+        return cls(entry=entry, inspection=inspection, action=action, other_actions=actions)
 
     @property
     def used(self) -> bool:
@@ -56,6 +67,7 @@ class Row:
                 **{key: value for key, value in facts.items() if key in known}, thumbnail=thumbnail
             ),
             action=facts["action"],
+            other_actions=facts.get("other_actions", {}),
             num_clips=facts["clips"],
         )
 
@@ -67,6 +79,7 @@ class Row:
             "file": self.entry.name,
             "split": self.entry.split,
             "action": self.action,
+            "other_actions": self.other_actions,
             "clips": self.num_clips,
             **facts,
         }

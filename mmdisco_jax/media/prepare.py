@@ -50,8 +50,7 @@ def prepare(
       name: a registered dataset, such as "bounce" or "folder".
       data_dir: folder of all datasets; made if missing.
       num_workers: processes that read media files, >= 1.
-      show: called with the report's rows: after inspection, and after cutting; if already prepared,
-        once, with those that were recorded.
+      show: called with the report's rows, before and after cutting; once if already prepared.
       **options: fields of the builder's `OPTIONS`.
 
     Returns:
@@ -124,8 +123,7 @@ def _inspect_and_cut(
     inspections = [policies.foremost(inspection) for inspection in inspections]
     inspections = mark_duplicates(entries, inspections, policies)
     rows = [
-        Row(entry=entry, inspection=found, action=policies.action(found.problem))
-        for entry, found in zip(entries, inspections, strict=True)
+        Row.of(entry, found, policies) for entry, found in zip(entries, inspections, strict=True)
     ]
     show(rows)
     require_allowed(entries, inspections, policies)
@@ -158,10 +156,9 @@ def _rows_after_cutting(
         if row.used:
             piece = next(remaining)
             found = policies.foremost(after_cutting(row.inspection, piece))
-            action = policies.action(found.problem)
-            if not piece.num_clips and action != "error":
-                action = "skip"  # nothing to keep
-            row = dataclasses.replace(row, inspection=found, action=action)
+            row = Row.of(row.entry, found, policies)
+            if not piece.num_clips and row.action != "error":
+                row = dataclasses.replace(row, action="skip")  # nothing to keep
             if row.used:
                 row = dataclasses.replace(row, num_clips=piece.num_clips)
                 chosen.append(piece)

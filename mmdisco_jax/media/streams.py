@@ -19,7 +19,14 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from mmdisco_jax.io import to_int16
-from mmdisco_jax.media.frames import by_order, counts_pictures, deinterlaced, noticed, timed
+from mmdisco_jax.media.frames import (
+    by_order,
+    counts_pictures,
+    deinterlaced,
+    guesses_times,
+    noticed,
+    timed,
+)
 
 # Containers round times to about 1 ms. Sound that is off by more has a hole or an overlap.
 _JITTER_SECONDS = 0.004
@@ -108,7 +115,9 @@ class Pictures:
         if counts_pictures(stream.container, stream):
             return by_order(container, stream)
         rate = stream.average_rate
-        return timed(container.decode(stream), float(1 / rate) if rate else self._interval)
+        interval = float(1 / rate) if rate else self._interval
+        guessed = guesses_times(stream.container)
+        return timed(container.decode(stream), interval, guessed=guessed)
 
     def first_at_or_after(self, seconds: float) -> float | None:
         """Returns the time of the first frame at or after `seconds`, or None."""

@@ -167,7 +167,7 @@ def weighted_mean(
 
 
 @runtime_checkable
-class Comparable(Protocol):
+class Comparable(Metric, Protocol):
     """A `Metric` whose results on two sets of paired clips can be compared."""
 
     def weighted(self, state: State) -> tuple[Weighted, ...]:

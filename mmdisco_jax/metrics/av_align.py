@@ -21,6 +21,7 @@ as in v3 and v4). Many-to-one matching can score **above 1**: three sounds near 
 import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import librosa
@@ -163,7 +164,7 @@ def score(sounds: np.ndarray, motions: np.ndarray, fps: float, rules: Protocol) 
 
 def peak_marks(
     fps: float, sample_rate_hz: int
-) -> Callable[[np.ndarray, np.ndarray], dict[str, tuple[float, ...]]]:
+) -> Callable[[np.ndarray, np.ndarray], dict[str, Any]]:
     """Gallery marks of any clip: peaks of motion and onsets of sound, as AV-Align v2 takes them.
 
     Returns:
@@ -171,7 +172,7 @@ def peak_marks(
       "impact_seconds": ..., "onset_seconds": ...}, fields of `export.gallery_page.GalleryClip`.
     """
 
-    def marks(video: np.ndarray, audio: np.ndarray) -> dict[str, tuple[float, ...]]:
+    def marks(video: np.ndarray, audio: np.ndarray) -> dict[str, Any]:
         end = len(video) / fps
         motions = video_peaks(flow_trajectory(video), fps)
         sounds = audio_peaks(audio, sample_rate_hz)

@@ -50,8 +50,7 @@ def evaluate(
         or several by name, {name: set}.
       metrics: names of the registry `METRICS`, or "package.module:attribute" of your own factory
         `Context -> Metric`.
-      fps: frames a second.
-      sample_rate_hz: samples a second.
+      fps, sample_rate_hz: frames and samples a second.
       reference: a set of real clips that no model was trained on, for the metrics that compare two
         sets.
       training: the clips that the models were trained on, for the metrics that look for copies: a
@@ -76,20 +75,14 @@ def evaluate(
         fps=fps,
         sample_rate_hz=sample_rate_hz,
         reference=None if reference is None else _whole(reference, "reference"),
-        training=(training,) if isinstance(training, Mapping) else training,
+        training=_batches(training),
         weights=weights,
         prompts=prompts,
         replicates=replicates,
         seed=seed,
     )
-    return _joined(
-        [
-            _measure(name, METRICS.get(name), context, sets, compare)
-            for name in Progress(
-                names, what="measure", unit="metric", leave=False, hidden=len(sets) < 2
-            )
-        ]
-    )
+    bar = Progress(names, what="measure", unit="metric", leave=False, hidden=len(sets) < 2)
+    return _joined([_measure(name, METRICS.get(name), context, sets, compare) for name in bar])
 
 
 def _joined(parts: Sequence[Report]) -> Report:
@@ -142,10 +135,10 @@ def _measure(
         except CANNOT as error:
             rows[one] = ()
             unmeasured.append(Unmeasured(name=name, on=one, reason=str(error)))
-    differences = []
-    for left, right in compare if isinstance(metric, Comparable) else ():
-        if not {left, right} <= set(states):
-            continue  # said above
+    differences: list[Difference] = []
+    for left, right in compare:
+        if not isinstance(metric, Comparable) or not {left, right} <= set(states):
+            continue  # the reason is among the unmeasured
         if counts[left] != counts[right]:
             reason = (
                 f"{counts[left]} and {counts[right]} clips do not pair up: sample as many of each"
@@ -231,6 +224,11 @@ def _sets(clips: Batch | Mapping[str, Batch]) -> dict[str, Batch]:
     if all(isinstance(one, Mapping) for one in clips.values()):
         return dict(cast(Mapping[str, Batch], clips))
     return {ONE_SET: cast(Batch, clips)}
+
+
+def _batches(training: Batch | Iterable[Batch] | None) -> Iterable[Batch] | None:
+    """A set as one batch, and batches as they are."""
+    return (cast(Batch, training),) if isinstance(training, Mapping) else training
 
 
 def _whole(clips: Batch, name: str) -> Batch:

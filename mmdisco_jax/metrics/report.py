@@ -19,8 +19,8 @@ DIFFERENCES = "Differences of clips of the same number, which share their noise"
 class Difference:
     """A measure of one set compared with another, clip by clip, with its 95 % interval.
 
-    protocol: of the measure. kind: "-" for the difference left - right, "/" for the ratio. n: pairs of
-    clips.
+    protocol: of the measure. kind: "-" for the difference left - right, "/" for the ratio.
+    n: pairs of clips.
     """
 
     name: str

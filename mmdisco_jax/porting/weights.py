@@ -78,7 +78,8 @@ def save_weights(
         for _ in arrays:
             pass
         return
-    entries, offset = {"__metadata__": dict(metadata)}, 0
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
     for name in order:
         shape, kind = list(leaves[name].shape), kinds[name]
         end = offset + math.prod(shape) * np.dtype(DTYPES[kind]).itemsize
@@ -101,7 +102,7 @@ def _stored_type(leaf: Any, dtype: str) -> str:
 def _stored(name: str, leaf: Any, kind: str) -> np.ndarray:
     array = _on_host(leaf)
     with np.errstate(over="ignore"):
-        stored = np.ascontiguousarray(array.astype(DTYPES[kind], copy=False))
+        stored = np.ascontiguousarray(array.astype(DTYPES[kind], copy=False)).reshape(array.shape)
     floating = jnp.issubdtype(array.dtype, np.floating)
     if floating and not np.array_equal(np.isfinite(stored), np.isfinite(array)):
         raise ValueError(f"{name} has numbers beyond the range of {stored.dtype}; use float32.")

@@ -52,7 +52,8 @@ def raw_batch(system: System) -> dict[str, jax.ShapeDtypeStruct]:
         "audio": ((size, clip.num_samples), np.int16),
         "video": ((size, clip.num_frames, clip.height, clip.width, 3), np.uint8),
     }
-    return {m: jax.ShapeDtypeStruct(*shapes[m]) for m in system.modalities}
+    signals = (system.signal(m) for m in system.modalities)
+    return {signal: jax.ShapeDtypeStruct(*shapes[signal]) for signal in signals}
 
 
 def _denoiser(system: System) -> tuple[Any, tuple]:

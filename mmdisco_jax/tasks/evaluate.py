@@ -79,6 +79,13 @@ def run(system: System, workdir: Path) -> None:
 def pooled(folders: list[Path], variant: str) -> Batch:
     """Clips of one variant in several workdirs, such as other sampling seeds, one after another."""
     sets = [read_all(folder / variant) for folder in folders]
+    lacking = {"video", "audio"} - set.intersection(*(set(clips) for clips in sets))
+    if lacking:
+        raise ValueError(
+            f"the samples of {variant!r} hold {sorted(sets[0])}, but measures need a video and a "
+            f"sound, and lack {sorted(lacking)}: measure other modalities by your own code, from "
+            "the .npz files."
+        )
     return {key: np.concatenate([clips[key] for clips in sets]) for key in ("video", "audio")}
 
 

@@ -104,8 +104,9 @@ def write_page(system: System, workdir: Path, tables: Sequence[GalleryTable] = (
 
 
 def _marks(system: System) -> Marks | None:
-    """Marks of the bounce detectors where the experiment measures by them."""
-    if "bounce" not in system.experiment.evaluate.metrics:
+    """Marks of the bounce detectors, in their world and where the experiment measures by them."""
+    experiment = system.experiment
+    if experiment.data.name != "bounce" or "bounce" not in experiment.evaluate.metrics:
         return None
     from mmdisco_jax.worlds.bounce.marks import bounce_marks
 

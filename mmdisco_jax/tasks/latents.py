@@ -73,7 +73,10 @@ def write_latents(system: System, split: str = "train") -> dict:
         # A whole batch, so that one program serves all shards.
         clips += clips[-1:] * (_SHARD - len(clips))
         texts = embedded(read, [str(clip.get("caption", "")) for clip in clips])
-        found = {m: np.asarray(f(np.stack([c[m] for c in clips]))) for m, f in encode.items()}
+        found = {
+            m: np.asarray(f(np.stack([c[system.signal(m)] for c in clips])))
+            for m, f in encode.items()
+        }
         return found | texts
 
     write_cache(

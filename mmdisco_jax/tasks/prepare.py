@@ -3,8 +3,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -19,9 +20,11 @@ from mmdisco_jax.media.policies import ACTIONS, counts
 from mmdisco_jax.media.preflight import Row
 from mmdisco_jax.media.prepare import REPORT_FILE, prepare, reports
 from mmdisco_jax.processes import wait
+from mmdisco_jax.provenance import announce
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.fakes import write_fakes
 from mmdisco_jax.tasks.latents import write_latents
+from mmdisco_jax.tasks.records import base_entries
 
 
 @one_owner
@@ -34,8 +37,10 @@ def run(system: System, workdir: Path) -> None:
     the fakes among them.
     """
     data, fakes = system.experiment.data, system.experiment.fakes
+    require_agreement(system, data.options)
     if data.latents or fakes.num_samples:
         system.require_files()
+        announce({"weights": base_entries(system)})
     summary = {}
     if not jax.process_index():
         summary = prepare(
@@ -46,6 +51,7 @@ def run(system: System, workdir: Path) -> None:
             **data.options,
         )
     wait("the dataset is written")
+    require_agreement(system, system.source("train").metadata)
     if data.latents:
         summary["latents"] = write_latents(system)
     if fakes.num_samples:
@@ -53,6 +59,32 @@ def run(system: System, workdir: Path) -> None:
     wait("latents and fakes are written")
     if not jax.process_index():
         print(json.dumps(summary, indent=2))
+
+
+def require_agreement(system: System, records: Mapping[str, Any]) -> None:
+    """Refuses records (options or metadata) from which the clips of `config.clip` cannot be made.
+
+    Raises:
+      ValueError: records that are shorter, or have other rates or pictures of another size.
+    """
+    clip = system.experiment.clip
+    wanted: dict[str, Any] = {"fps": clip.fps, "sample_rate_hz": clip.sample_rate_hz}
+    if system.experiment.super_resolution is None:  # it enlarges the pictures of small clips
+        wanted |= {"height": clip.height, "width": clip.width}
+    wrong = [
+        f"config.clip.{name} is {value}, but records have {records[name]}"
+        for name, value in wanted.items()
+        if records.get(name, value) != value
+    ]
+    if records.get("clip_seconds", clip.seconds) < clip.seconds - 1e-9:
+        wrong.append(
+            f"config.clip.seconds is {clip.seconds:g}, but records have {records['clip_seconds']:g}"
+        )
+    if wrong:
+        raise ValueError(
+            f"{'; '.join(wrong)}: set both, config.clip and config.data.options, or the arguments "
+            "of the config (such as folder:seconds=10,size=64), which set all that must agree."
+        )
 
 
 def _show(rows: Sequence[Row], dataset: str, workdir: Path) -> None:
@@ -89,7 +121,8 @@ def _table(rows: Sequence[Row], found: dict[str, int]) -> Table:
             _add_row(table, problem, mine, done, cut, mine[0].inspection.reason)
         also = [r for r in rows if problem in r.inspection.others]
         if also:
-            _add_row(table, f"also {problem}", also, "", cut, also[0].inspection.others[problem])
+            done = ", ".join(sorted({row.other_actions.get(problem, "") for row in also}))
+            _add_row(table, f"also {problem}", also, done, cut, also[0].inspection.others[problem])
     return table
 
 
@@ -114,7 +147,8 @@ def _file(row: Row) -> PreflightFile:
     if found.sample_rate_hz:
         facts.append(f"{found.channels} x {found.sample_rate_hz} Hz, {found.audio_codec}")
     facts += [found.changes] if found.changes else []
-    facts += [f"also {name.replace('_', ' ')}: {why}" for name, why in found.others.items()]
+    for name, reason in found.others.items():
+        facts.append(f"{name.replace('_', ' ')} ({row.other_actions.get(name, '')}): {reason}")
     return PreflightFile(
         name=row.entry.name,
         problem=found.problem,

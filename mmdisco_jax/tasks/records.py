@@ -23,7 +23,6 @@ NOTE = "made_by.json"
 _SECTIONS = ("clip", "bases", "discriminator", "guidance")
 # These do not decide what a sample is, or are compared by the contents of the files they name.
 _FREE = ("num_samples", "num_media", "force_schedule", "discriminator_weights")
-_CACHE_NOTE = "made_by.json"
 
 
 def training_record(system: System) -> Record:
@@ -35,14 +34,13 @@ def training_record(system: System) -> Record:
         weights["init_from"] = file_entry(train.init_from)
     if train.target != SUPER_RESOLUTION:
         record["schedules"] = system.schedule_digests
-    if data.latents:
-        record["latents"] = _cache_entry(data.latents)
+    record |= _cache_entry("latents", data.latents)
     if data.latents or (train.target == DISCRIMINATOR and system.reads_text):
         record["codecs"] = {name: base.provenance() for name, base in system.bases.items()}
     if train.target == DISCRIMINATOR:
         weights |= base_entries(system)
         if train.objective.fakes != "mismatched":
-            record["fakes"] = _cache_entry(system.experiment.weights.get("fakes", ""))
+            record |= _cache_entry("fakes", system.experiment.weights.get("fakes", ""))
     return as_json(record | {"weights": weights})
 
 
@@ -119,16 +117,16 @@ def data_entry(system: System, split: str) -> Record:
     return entry(system.data_folder, system.data_digests[split])
 
 
-def _cache_entry(folder: str) -> Record:
-    """Entry of latents or fakes: the SHA-256 of the note on what made them, and how many."""
-    note = Path(folder) / _CACHE_NOTE
+def _cache_entry(name: str, folder: str) -> Record:
+    """Entry of latents or fakes: the SHA-256 of the note on what made them, and how many.
+
+    Nothing for a cache that is not there: who reads it says so.
+    """
+    note = Path(folder) / NOTE
     if not folder or not note.is_file():
-        raise FileNotFoundError(
-            f"there is no cache in {folder!r}: run prepare, which writes latents to "
-            "config.data.latents, and config.fakes.num_samples fakes for config.weights.fakes."
-        )
+        return {}
     content = json.dumps(json.loads(note.read_text()), sort_keys=True)
-    return entry(folder, hashlib.sha256(content.encode()).hexdigest())
+    return {name: entry(folder, hashlib.sha256(content.encode()).hexdigest())}
 
 
 def read_note(folder: Path) -> Record | None:

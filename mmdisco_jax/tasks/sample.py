@@ -68,6 +68,7 @@ def run(system: System, workdir: Path) -> None:
     names = experiment.variant_names
     system = System(experiment, local_mesh(system))
     check_prompts(system)
+    check_media(system)
     system.require_files(names)
     record = sampling_record(system, names)
     announce(record)
@@ -180,11 +181,13 @@ def sample_variant(
             )
             _require_finite(latents, variant, first)
             kept = numbers[numbers < total]
-            clips = {m: x[: len(kept)] for m, x in system.decode(latents).items()}
+            decoded = system.decode(latents).items()
+            clips = {system.signals.get(m, m): x[: len(kept)] for m, x in decoded}
             if given:
                 clips = given.put(clips, kept)
-            if "video" in clips and (not given or given.modality != "video"):
+            if "video" in clips and (not given or given.signal != "video"):
                 clips["video"] = enlarge(clips["video"], kept)
+            _remove_media(folder, kept)
             write_shard(folder, first, clips)
     return spent | {"seconds": time.perf_counter() - start, "samples": len(missing) * size}
 
@@ -208,12 +211,31 @@ def _require_finite(latents: AV, variant: str, first: int) -> None:
             )
 
 
+def check_media(system: System) -> None:
+    """ValueError if media are to be written of modalities that are no video with a sound."""
+    count, signals = system.experiment.sample.num_media, system.signals
+    if count and sorted(signals.values()) != ["audio", "video"]:
+        raise ValueError(
+            f"sample.num_media={count} writes films of one video [f h w 3] and one mono sound, but "
+            f"of {list(system.modalities)} these are {signals}: set sample.num_media=0, and read "
+            "the samples from the .npz files."
+        )
+
+
+def _remove_media(folder: Path, numbers: np.ndarray) -> None:
+    """Removes media files of earlier samples of these numbers, whose shards are gone."""
+    for number in numbers:
+        stem = media_stem(int(number))
+        for path in [*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*.*")]:
+            path.unlink()
+
+
 def _write_media(system: System, folder: Path) -> None:
     """This process's share of the first clips, as mp4 with sound and as wav."""
     clip, sample = system.experiment.clip, system.experiment.sample
     names = titles(system, folder.parent, sample.num_media)
     number = 0
-    for shard in read_shards(folder, sample.num_media):
+    for shard in read_shards(folder, sample.num_media) if sample.num_media else ():
         for video, audio in zip(shard["video"], shard["audio"], strict=True):
             stem = folder / media_stem(number, names[number] if names else None)
             mine = number % jax.process_count() == jax.process_index()

@@ -3,7 +3,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from mmdisco_jax.losses import (
     require_super_resolution,
     training_loss,
 )
-from mmdisco_jax.porting.weights import load_weights, save_weights
-from mmdisco_jax.provenance import Record, announce
+from mmdisco_jax.porting.weights import load_weights, read_metadata, save_weights
+from mmdisco_jax.provenance import Record, announce, differences
 from mmdisco_jax.sections import OBJECTIVE_STEPS, Training
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.latents import flip_probability, training_examples
@@ -48,13 +48,13 @@ _FREE = (
     # Younger than some checkpoints; another choice does not fit the state, and is refused so.
     "train.time_sampler",
 )
-# Files, which the record of a checkpoint compares by their contents: they may be moved.
 # The length of a training, and what grows with it where it is given as a share.
 _RAISED = (
     "train.num_steps",
     "train.warmup_steps",
     *(f"train.objective.{k}" for k in OBJECTIVE_STEPS),
 )
+# Files, which the record of a checkpoint compares by their contents: they may be moved.
 _BY_CONTENTS = ("data.latents", "data.options.folder", "weights", "train.init_from")
 
 
@@ -127,8 +127,8 @@ def _train(system: System, workdir: Path) -> None:
             ),
             records=lambda position, n: _records(system, len(source), position, n),
         )
-        record = checkpoints.made_by
-    _finish(state, system, workdir, record)
+        record, step = checkpoints.made_by, checkpoints.restored_step
+    _finish(state, system, workdir, record, trained=step != int(state.step))
 
 
 def _new_data(choice: str) -> bool:
@@ -244,22 +244,38 @@ def _records(system: System, num_records: int, position: Any, n: int) -> list[in
     return batch["audio"][:, 0].tolist()
 
 
-def _finish(state: TrainState, system: System, workdir: Path, record: Record) -> None:
-    """Writes the results of the run: weights, config and report."""
+def _finish(
+    state: TrainState, system: System, workdir: Path, record: Record, *, trained: bool
+) -> None:
+    """Writes the results of the run: weights, config and report.
+
+    Weights of a training that had ended before are left as they are, for what was made with them
+    names them by their contents, of which the version of the code is a part.
+    """
     experiment, target = system.experiment, system.experiment.train.target
     path, dtype = workdir / "weights.safetensors", experiment.train.weights_dtype
+    metadata = _metadata(system, int(state.step), record)
+    if not trained and _is_written(path, metadata):
+        return
     if jax.process_index():  # has parts of the average, which the first process writes
         save_weights(path, state.ema, {}, dtype=dtype, write=False)
         return
-    text = json.dumps(experiment.resolved, indent=1, sort_keys=True)
+    save_weights(path, state.ema, metadata, dtype=dtype)
+    write_bytes(workdir / "config.json", metadata["config"].encode())
+    write_report(workdir / "report.png", read_metrics(workdir), title=target)
+    print(f"weights of {target}: {path}; look at {workdir / 'report.png'}")
+
+
+def _metadata(system: System, step: int, record: Record) -> dict[str, str]:
+    experiment, target = system.experiment, system.experiment.train.target
     # A base of one modality has one schedule; a joint base and a discriminator have all.
     base = system.bases.get(target)
     metadata = {
-        "config": text,
+        "config": json.dumps(experiment.resolved, indent=1, sort_keys=True),
         "target": target,
         "schedules": schedule_record(base.schedules if base else system.schedules),
         "seed": str(experiment.seed),
-        "step": str(int(state.step)),
+        "step": str(step),
         "commit": record["commit"],
         "made_by": json.dumps(record, sort_keys=True),
     }
@@ -267,6 +283,15 @@ def _finish(state: TrainState, system: System, workdir: Path, record: Record) ->
         weights = record["weights"]
         bases = {name: weights[name]["sha256"] for name in system.bases if name in weights}
         metadata["bases"] = json.dumps(bases)
-    save_weights(path, state.ema, metadata, dtype=dtype)
-    write_bytes(workdir / "config.json", text.encode())
-    write_report(workdir / "report.png", read_metrics(workdir), title=target)
+    return metadata
+
+
+def _is_written(path: Path, metadata: Mapping[str, str]) -> bool:
+    """Whether a whole weight file says the same of itself, apart from the version of the code."""
+    try:
+        found = read_metadata(path)
+        made_by = [json.loads(some["made_by"]) for some in (found, metadata)]
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+    same = all(found.get(key) == metadata[key] for key in ("target", "schedules", "seed", "step"))
+    return same and not differences(*made_by, ignored=("earlier",))

@@ -45,7 +45,8 @@ def upscaler_of(system: System, sharding: NamedSharding | None = None) -> Upscal
         sharding=sharding,
     )
     shapes = {m: s for base in system.bases.values() for m, s in base.decoded_shapes().items()}
-    upscaler.check_size(*shapes["video"][1:3])
+    for m in (m for m, signal in system.signals.items() if signal == "video"):
+        upscaler.check_size(*shapes[m][1:3])
     return upscaler
 
 

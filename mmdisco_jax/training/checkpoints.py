@@ -61,7 +61,12 @@ LATEST = Restore()
 
 
 class Checkpoints:
-    """Checkpoints of one run. As a context manager it waits for pending writes at the end."""
+    """Checkpoints of one run. As a context manager it waits for pending writes at the end.
+
+    Attributes:
+      made_by: the record that is saved with each; `restore` adds what was otherwise before.
+      restored_step: the step of the checkpoint that `restore` has read, or None.
+    """
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Checkpoints:
         require_at_least(1, prefix="train.", keep=keep)
         self._directory = directory.absolute()
         self._config, self.made_by = as_json(config), as_json(made_by or {})
+        self.restored_step: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             cleanup_tmp_directories=True,
@@ -184,7 +190,7 @@ class Checkpoints:
         self._require_same_structure(step, wanted)
         args = _ARGS.StandardRestore(wanted)
         restored: Any = self._manager.restore(step, args=_ARGS.Composite(state=args))
-        self.made_by = made_by
+        self.made_by, self.restored_step = made_by, step
         for later in steps[steps.index(step) + 1 :]:
             self._manager.delete(later)
         return from_named_leaves(abstract, restored.state), saved.data

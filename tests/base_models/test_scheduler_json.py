@@ -4,6 +4,7 @@
 import dataclasses
 import inspect
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,8 +102,6 @@ class _Released(PipelineBase):
     preset_format = codec_network = preset
 
     def root(self, *models, others=()):
-        from pathlib import Path
-
         return Path(self.weights)
 
 
@@ -110,14 +109,7 @@ class _Released(PipelineBase):
     ("change", "message"),
     [
         ({}, None),
-        (
-            {
-                "trained_betas": list(
-                    1 - np.exp(np.diff(np.log(np.append(1, _Released.SCHEDULE.abar))))
-                )
-            },
-            None,
-        ),
+        ({"trained_betas": list(np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)}, None),
         ({"trained_betas": BETAS}, "says {'trained_betas': 'a table of 4'}, but base model video"),
         ({"beta_end": 0.02}, "'beta_end': 0.02}, but base model video"),
         ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr=True"),
@@ -132,6 +124,6 @@ def test_a_pipeline_says_its_file_and_the_remedy(tmp_path, change, message):
     if message is None:
         base._check_scheduler()
         return
-    with pytest.raises(ValueError, match="scheduler_config.json") as error:
+    with pytest.raises(ValueError, match="scheduler_config") as error:
         base._check_scheduler()
     assert message in str(error.value) and "force_schedule=True goes on" in str(error.value)

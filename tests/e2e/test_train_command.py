@@ -68,7 +68,8 @@ def test_a_run_leaves_weights_config_report_and_metrics(config, trained):
     assert metadata["target"] == "audio" and metadata["step"] == str(STEPS)
     assert metadata["seed"] == "0" and metadata["commit"]
     resolved = json.loads((trained / "config.json").read_text())
-    assert resolved == json.loads(metadata["config"]) == json.loads(config.to_json())
+    assert resolved == json.loads(metadata["config"]) == system_of(config).experiment.resolved
+    assert resolved["bases"] == json.loads(config.to_json())["bases"]
     init = system_of(config).loss("audio").init
     weights = load_weights(trained / "weights.safetensors", jax.eval_shape(init, jax.random.key(0)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
@@ -176,6 +177,20 @@ def test_data_that_were_moved_are_the_same_data(config, trained, tmp_path, capsy
     assert f"using data: {moved.data.prepared} [sha256 " in capsys.readouterr().err
 
 
+def test_a_finished_training_leaves_its_weights_as_they_are(config, trained, tmp_path, monkeypatch):
+    """Another version of the code would give them another digest, and refuse their samples."""
+    workdir = copied(trained, tmp_path)
+    before = (workdir / "weights.safetensors").read_bytes()
+    monkeypatch.setattr("mmdisco_jax.__version__", "9")
+    run_mode("train", config, workdir)
+    assert (workdir / "weights.safetensors").read_bytes() == before
+    (workdir / "weights.safetensors").unlink()
+    run_mode("train", config, workdir)
+    again = read_metadata(workdir / "weights.safetensors")
+    assert json.loads(again["made_by"])["version"] == "9"
+    assert json.loads(again["made_by"])["earlier"][0]["version"] != "9"
+
+
 def test_a_training_is_extended_with_its_optimizer(config, trained, tmp_path):
     workdir = copied(trained, tmp_path)
     longer: Any = config.copy_and_resolve_references()
@@ -226,6 +241,7 @@ def test_a_checkpoint_without_a_record_is_used_and_says_so(config, trained, tmp_
     moved.weights.video = "elsewhere"
     with pytest.raises(CheckpointError, match=r"weights.video was"):  # by the path, as before
         run_mode("train", moved, workdir)
+    (workdir / "weights.safetensors").unlink()
     run_mode("train", config, workdir)
     assert "does not record what data and weights" in capsys.readouterr().err
     made_by = json.loads(read_metadata(workdir / "weights.safetensors")["made_by"])

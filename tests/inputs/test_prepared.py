@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import mmdisco_jax as mm
 from mmdisco_jax.datasets import DATASETS
 from mmdisco_jax.inputs import digests
 from mmdisco_jax.inputs.digests import record_digests
@@ -88,6 +89,17 @@ def test_without_media_a_dataset_is_used_by_name_and_with_its_own_options(folder
         prepared_folder("folder", tmp_path, {**folder_a, "spatial": "stretch"}, chosen=str(chosen))
 
 
+def test_no_mode_reads_another_dataset_than_its_config_names(folder_a, tmp_path):
+    """`train` and `evaluate` of a folder that was never prepared, or is not there at all."""
+    (tmp_path / "b").mkdir()
+    for path in ("b", "missing"):
+        system = mm.load(f"folder:path={tmp_path / path}", {"data.dir": str(tmp_path / "data")})
+        for read in (system.source, system.clips):
+            for split in ("train", "test"):
+                with pytest.raises(NotPreparedError, match=f"its media: .*{path}"):
+                    read(split)
+
+
 def test_options_that_a_dataset_lacks_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"config.data.options of dataset 'bounce'.*size"):
         prepared_folder("bounce", tmp_path, {"size": 3})
@@ -127,7 +139,7 @@ def test_a_shard_is_hashed_once_until_it_changes(bounce, tmp_path, cache, monkey
     read.clear()
     assert record_digests(folder) == first and shard.name in read  # it may change within a tick
     for path in folder.iterdir():
-        os.utime(path, (time.time() - 100,) * 2)
+        os.utime(path, (time.time() - 100, time.time() - 100))
     record_digests(folder)
     read.clear()
     assert record_digests(folder) == first and read == ["features.json"]

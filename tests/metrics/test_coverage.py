@@ -82,9 +82,9 @@ def true_mmd(apart: float) -> float:
     return within - 2 * mean(one**2 + two**2, shift)
 
 
-@pytest.mark.parametrize(("m", "n"), [(256, 256), (64, 256)])
-def test_frechet_intervals_hold_their_mean(m, n):
-    assert 0.92 <= coverage(frechet_of, m, n, 1.0) <= 0.98
+@pytest.mark.parametrize(("m", "n", "apart"), [(256, 256, 0.0), (256, 256, 1.0), (64, 256, 1.0)])
+def test_frechet_intervals_hold_their_mean(m, n, apart):
+    assert 0.92 <= coverage(frechet_of, m, n, apart) <= 0.98
 
 
 def test_kernel_intervals_hold_the_discrepancy_of_the_populations():
@@ -101,6 +101,13 @@ def test_a_reference_that_is_not_resampled_is_noticed():
 def test_intervals_hold_from_equal_sets_to_distant_ones(m, n, apart):
     assert 0.92 <= coverage(frechet_of, m, n, apart) <= 0.985
     assert 0.92 <= coverage(kernel_of, m, n, apart, true_mmd(apart)) <= 0.985
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [0.0, 1.0])
+@pytest.mark.parametrize(("m", "least"), [(256, 0.92), (64, 0.91)])
+def test_intervals_hold_with_as_many_features_as_a_proxy_has(m, least, apart):
+    assert least <= coverage(frechet_of, m, 256, apart, d=25) <= 0.98
 
 
 def test_paired_differences_of_distances_hold_their_mean():

@@ -82,7 +82,7 @@ def test_variants_of_the_same_noise_are_compared_clip_by_clip(clips):
     good = batch_of(clips[:24])
     late = good | {"audio": np.roll(good["audio"], 8_000, 1)}
     sets = {"good": good, "late": late, "few": batch_of(clips[:3])}
-    settings = SETTINGS | {"replicates": 200}
+    settings: Any = SETTINGS | {"replicates": 200}
     report = evaluate(
         sets,
         metrics=("bounce", "proxy_frechet_audio_v1", OWN),

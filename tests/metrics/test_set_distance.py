@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight-free features and the set metrics built on them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -103,7 +105,7 @@ def test_clips_without_their_fine_motion_are_seen_by_version_2_alone(many):
 
 @pytest.mark.parametrize("name", DISTANCES)
 def test_distances_below_their_number_of_features_are_refused(name, many):
-    settings = {"fps": 8, "sample_rate_hz": 16_000}
+    settings: Any = {"fps": 8, "sample_rate_hz": 16_000}
     with pytest.raises(ValueError, match=r"51 reference clips are too few.*give 52 or more"):
         METRICS.get(name)(api.Context(reference=_part(many, 0, 51), **settings))
     metric = METRICS.get(name)(api.Context(reference=_part(many, 0, 52), replicates=5, **settings))

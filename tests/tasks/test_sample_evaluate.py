@@ -16,12 +16,14 @@ from mmdisco_jax.base_models.api import schedule_record
 from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.inputs.cache import StaleCacheError
+from mmdisco_jax.inputs.clips import Clips
 from mmdisco_jax.io import digest
 from mmdisco_jax.porting.weights import read_metadata, save_weights
 from mmdisco_jax.system import System
-from mmdisco_jax.tasks import evaluate, prepare, sample, train
+from mmdisco_jax.tasks import evaluate, gallery, prepare, sample, train
 from mmdisco_jax.tasks.fakes import write_fakes
 from mmdisco_jax.training.checkpoints import CheckpointError
+from mmdisco_jax.worlds.bounce.marks import bounce_marks
 from tests.support import training_processes as processes
 from tests.support.randoms import random_params
 
@@ -164,6 +166,19 @@ def test_samples_of_weights_that_were_overwritten_are_refused(config, sampled, t
         sample.run(system_of(_only("independent", moved)), sampled)
 
 
+def test_media_of_samples_that_were_removed_are_made_anew(config, sampled, tmp_path):
+    """The page showed the old files: only a missing one was written."""
+    other, folder = _only("independent", copied(config, tmp_path)), tmp_path / "run"
+    shutil.copytree(sampled, folder)
+    for path in (*folder.rglob("samples_*.npz"), folder / "made_by.json"):
+        path.unlink()
+    overwrite(other, "audio")
+    sample.run(system_of(other), folder)
+    for name in ("00000.mp4", "00000.wav"):
+        old, new = (path / "independent" / name for path in (sampled, folder))
+        assert new.read_bytes() != old.read_bytes()
+
+
 def test_more_samples_and_variants_are_added_to_a_folder(config, sampled, tmp_path):
     """Sample 3 begins no batch of its own: it was never made, and 3 samples were taken for 4."""
     folder = tmp_path / "run"
@@ -293,6 +308,81 @@ def test_evaluate_measures_every_set_and_writes_the_page(config, sampled):
     levels = json.loads((sampled / "levels.json").read_text())
     assert [row["t"] for row in levels] == [100, 400]
     assert all(np.isfinite(list(row.values())).all() for row in levels)
+
+
+def _with_test_clips(config, num_test):
+    other = config.copy_and_resolve_references()
+    other.data.options.num_test = num_test
+    return other
+
+
+def test_ten_test_clips_are_measured_as_far_as_they_go(config, sampled):
+    """Too few for distances and levels, which are named with the reason; all else is written."""
+    other = _with_test_clips(config, 10)
+    other.evaluate.metrics = (*config.evaluate.metrics, "memorisation_video", "av_align")
+    evaluate.run(system_of(other), sampled)
+    record = json.loads((sampled / "metrics.json").read_text())
+    names = {row["name"] for row in record["rows"]["guided"]}
+    assert {"f1_half_frame", "av_align", "copies_video"} <= names
+    assert len(record["rows"]["real"]) == len(record["rows"]["guided"])
+    reasons = {one["name"]: one["reason"] for one in record["unmeasured"]}
+    assert set(reasons) == {"proxy_frechet_video", "proxy_frechet_audio", "levels"}
+    assert "5 reference clips are too few" in reasons["proxy_frechet_video"]
+    assert "10 test clips" in reasons["levels"]
+    for name in ("metrics.md", "index.html"):
+        text = (sampled / name).read_text()
+        assert "not measured: levels: 10 test clips" in text
+        assert "1 training clips searched" in text
+        assert "guided - independent" in text  # what guidance changes, clip by clip
+    changes = {(d["name"], d["kind"]): d for d in record["differences"]}
+    assert changes["f1_half_frame", "-"]["n"] == 3
+
+
+@pytest.mark.parametrize(("clips", "num_real", "reference", "held_out"), [
+    (64, 1024, [0, 31], [32, 63]), (64, 16, [0, 28], [32, 60]), (1, 1024, None, [0, 0]),
+    (3, 2, [0, 0], [1, 1]),
+])  # fmt: skip
+def test_real_clips_are_spread_over_the_whole_split(
+    config, monkeypatch, clips, num_real, reference, held_out
+):
+    """The first of many would be those of a few films."""
+    other = config.copy_and_resolve_references()
+    other.evaluate.num_real = num_real
+    source = [{"video": np.array(i), "audio": np.array(i)} for i in range(clips)]
+    monkeypatch.setattr(System, "clips", lambda *_: Clips(source))
+    found = evaluate._real(system_of(other))
+    for batch, wanted in zip(found, (reference, held_out), strict=True):
+        assert wanted == (None if batch is None else [batch["video"][0], batch["video"][-1]])
+
+
+def test_training_clips_that_are_searched_are_spread_over_the_split(config, monkeypatch):
+    other = config.copy_and_resolve_references()
+    other.evaluate.num_training = 100
+    source = [{"video": np.array(i), "audio": np.array(i)} for i in range(400)]
+    monkeypatch.setattr(System, "clips", lambda *_: Clips(source))
+    for _ in range(2):  # as often as there are metrics that ask
+        batches = list(evaluate.TrainingClips(system_of(other)))
+        numbers = np.concatenate([batch["video"] for batch in batches])
+        np.testing.assert_array_equal(numbers, np.arange(0, 400, 4))
+        assert max(len(batch["video"]) for batch in batches) <= 64
+
+
+def test_impacts_are_marked_in_the_bounce_world_only(config):
+    assert gallery._marks(system_of(config)) is bounce_marks
+    other = config.copy_and_resolve_references()
+    other.data.name = "folder"  # one's own videos, measured by detectors that do not know them
+    assert gallery._marks(system_of(other)) is None
+
+
+def test_every_variant_is_compared_with_the_unguided_one(config):
+    assert evaluate._compared(system_of(config)) == [("guided", "independent")]
+    other = config.copy_and_resolve_references()
+    other.evaluate.baseline = "guided"
+    assert evaluate._compared(system_of(other)) == [("independent", "guided")]
+    other.evaluate.baseline = "nothing"
+    with pytest.raises(ValueError, match=r"baseline='nothing' is no variant"):
+        evaluate._compared(system_of(other))
+    assert evaluate._compared(system_of(_only("guided", config))) == []
 
 
 def test_other_sampling_seeds_are_pooled(config, sampled):

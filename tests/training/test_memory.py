@@ -16,6 +16,7 @@ from mmdisco_jax.porting import weights
 from mmdisco_jax.tasks import train
 from tests.support import training_processes as processes
 from tests.support.experiments import run_mode, system_of, write_random_weights
+from tests.support.live_arrays import live_bytes
 
 DEVICES, FAKES = 4, 512
 
@@ -39,19 +40,6 @@ def config(tmp_path_factory) -> Any:
     prepare("bounce", config.data.dir, **config.data.options)
     write_random_weights(config, folder)
     return config
-
-
-def live_bytes() -> dict[int, int]:
-    """Bytes of all arrays on each device, each buffer once."""
-    buffers = {}
-    for array in jax.live_arrays():
-        for shard in array.addressable_shards:
-            place = (shard.device.id, shard.data.unsafe_buffer_pointer())
-            buffers[place] = max(buffers.get(place, 0), shard.data.nbytes)
-    return {
-        device.id: sum(n for (i, _), n in buffers.items() if i == device.id)
-        for device in jax.devices()
-    }
 
 
 def _measured(config: Any, folder: Path) -> None:
@@ -88,7 +76,7 @@ def write_noise(config: Any) -> None:
     def make(first: int, last: int) -> dict[str, np.ndarray]:
         return {m: np.zeros((last - first, *s), np.float16) for m, s in system.shapes.items()}
 
-    made_by = {"weights": system.base_digests}
+    made_by = {"weights": system.base_digests, "schedules": system.schedule_digests}
     write_cache(config.weights.fakes, made_by, FAKES, make, shard_size=FAKES)
 
 
@@ -106,6 +94,7 @@ def sizes(config: Any) -> tuple[int, int]:
     return 4 * bytes_of(heads) + bytes_of(bases), config.train.batch_size * rows
 
 
+@pytest.mark.slow
 def test_each_device_holds_its_part_once(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.weights.fakes = str(tmp_path / "fakes")
@@ -115,7 +104,8 @@ def test_each_device_holds_its_part_once(config, tmp_path):
     noted = json.loads((tmp_path / "noted.json").read_text())
     whole, batch = sizes(config)
     part = whole / DEVICES
-    print(whole, batch, {k: [list(row.values()) for row in v[-2:]] for k, v in noted.items()})
+    most = {name: max(max(row.values()) for row in rows[1:]) for name, rows in noted.items()}
+    print(f"parameters {whole}, a quarter {part}, a batch {batch}; most on a device: {most}")
     assert 2 * FAKES * int(np.prod(system_of(config).shapes["video"])) > whole
     for row in noted["steps"][1:]:
         assert max(row.values()) < 1.1 * part + 3 * batch / DEVICES
