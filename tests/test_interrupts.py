@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -189,7 +190,7 @@ def test_ctrl_c_in_a_mode_and_the_same_command_again(config, tmp_path, mode):
     assert status == 130, said
     assert "Traceback" not in said and "fault" not in said
     if mode == "train":
-        assert "SIGINT at step 3: a checkpoint of this step was written. Run the same" in said
+        assert re.search(r"SIGINT at step \d: a checkpoint of this step was written\.", said)
     else:
         assert said.endswith(f"interrupted; the same command {cli._AGAIN[mode]}.\n")
     assert not (tmp_path / "run" / MADE[mode]).exists()
