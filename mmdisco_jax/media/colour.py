@@ -34,16 +34,20 @@ _UNKNOWN_MATRICES = {
     17: "YCgCo-R",
 }
 
-_TRANSFERS = {ColorTrc.ARIB_STD_B67: "HLG", ColorTrc.SMPTE2084: "PQ", ColorTrc.LINEAR: "linear"}
+_TRANSFERS: dict[int, str] = {
+    ColorTrc.ARIB_STD_B67: "HLG",
+    ColorTrc.SMPTE2084: "PQ",
+    ColorTrc.LINEAR: "linear",
+}
 # Chromaticities x, y of red, green, blue and white; ITU-R BT.709 and BT.2020, SMPTE RP 431-2 and
 # EG 432-1. SD primaries (BT.601) are so near to BT.709 that players do not convert them.
-_PRIMARIES = {
+_PRIMARIES: dict[int, tuple[tuple[float, float], ...]] = {
     ColorPrimaries.BT709: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), (0.3127, 0.3290)),
     ColorPrimaries.BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), (0.3127, 0.3290)),
     ColorPrimaries.SMPTE431: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.314, 0.351)),
     ColorPrimaries.SMPTE432: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.3127, 0.3290)),
 }
-_GAMUTS = {
+_GAMUTS: dict[int, str] = {
     ColorPrimaries.BT2020: "BT.2020",
     ColorPrimaries.SMPTE431: "DCI-P3",
     ColorPrimaries.SMPTE432: "Display P3",

@@ -3,9 +3,10 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import av
-from av.container import InputContainer
+from av.container import Container, InputContainer
 from av.error import BlockingIOError, EOFError
 from av.filter import Graph
 
@@ -18,7 +19,7 @@ _LEAST_PIXELS = 4  # bwdif refuses smaller pictures
 _ENCODER_DELAYS = {"aac": 1024, "mp3": 1105, "mp3float": 1105}
 
 
-def counts_pictures(container: InputContainer, stream: av.VideoStream) -> bool:
+def counts_pictures(container: Container, stream: av.VideoStream) -> bool:
     """Whether the file says only the order of its pictures although they are stored out of order.
 
     AVI holds no presentation times, and for reordered pictures (B-frames) FFmpeg guesses wrongly.
@@ -49,7 +50,7 @@ def by_order(container: InputContainer, stream: av.VideoStream) -> Iterator[av.V
             heapq.heappop(times)
 
 
-def guesses_times(container: InputContainer) -> bool:
+def guesses_times(container: Container) -> bool:
     """Whether the file has times now and then only (MPEG-PS), and FFmpeg guesses those between."""
     return container.format.name == "mpeg"
 
@@ -65,12 +66,11 @@ def timed(
       interval: seconds between two pictures, where the predecessor's duration is not known.
       guessed: whether times that go back a little are wrong guesses; they become the last one.
     """
-    last = None
+    last: Any = None  # has a time
     for frame in frames:
-        if guessed and last is not None and frame.pts is not None:
-            back = float((last.pts - frame.pts) * frame.time_base)
-            if 0 < back < _WRONG_GUESS_SECONDS:
-                frame.pts = last.pts
+        back = last.time - frame.time if last and frame.time is not None else 0.0
+        if guessed and 0 < back < _WRONG_GUESS_SECONDS:
+            frame.pts = last.pts
         if frame.pts is None and frame.time_base:
             if last is None:
                 frame.pts = frame.dts
@@ -156,7 +156,7 @@ class _Fields:
         source = graph.add_buffer(
             width=frame.width,
             height=frame.height,
-            format=frame.format.name,
+            format=frame.format,
             time_base=frame.time_base,
         )
         fields = graph.add("bwdif", mode="send_field", deint="interlaced")
@@ -164,10 +164,10 @@ class _Fields:
 
     def add(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
         """Yields what is ready after a frame, or after the last one for None."""
-        self._graph.push(frame)
+        self._graph.vpush(frame)
         while True:
             try:
-                yield self._graph.pull()
+                yield self._graph.vpull()
             except (BlockingIOError, EOFError):
                 return
 

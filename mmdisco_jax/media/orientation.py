@@ -69,7 +69,7 @@ def orientation_of(frame: Any) -> Orientation:
     matrix = None
     if isinstance(frame, VideoFrame):
         any_matrix = Colorspace.ITU601  # the scaler refuses some
-        small = frame.reformat(
+        small: Any = frame.reformat(
             width=16,
             height=16,
             format="gray",

@@ -110,6 +110,8 @@ class Pictures:
         frames = _resumed(begin, frames)
         self._frames = deinterlaced(frames, notice) if deinterlace else noticed(frames, notice)
         self._next = self._decode()
+        if self._next is None:
+            raise StreamError("not one frame can be decoded")
         self.first_seconds: float = seconds_of(self._next)
 
     def upright(self, frame: av.VideoFrame) -> Orientation:
@@ -272,8 +274,10 @@ class Sound:
         for frame in frames:
             self._heartbeat()
             # Decoders lose times at the end, when they are asked for what they still hold.
-            timeless = frame.pts is None and run is not None
-            start = run.end if timeless else seconds_of(frame) + self._shift
+            if frame.pts is None and run is not None:
+                start = run.end
+            else:
+                start = seconds_of(frame) + self._shift
             if run is not None:
                 late = run.lateness(start)
                 if late > _LONGEST_HOLE_SECONDS or late < -_LONGEST_OVERLAP_SECONDS:

@@ -99,7 +99,7 @@ def _is_film(path: str | os.PathLike[str], index: int) -> bool:
     """Whether two pictures of the track can be decoded."""
     try:
         with open_media(path) as container:
-            stream = container.streams[index]
+            stream: Any = container.streams[index]
             stream.codec_context.thread_count = 1
             return not Pictures(container, stream, fps=_ANY_FPS).still
     except (StreamError, FFmpegError, OSError, ValueError):
@@ -110,7 +110,8 @@ def _sounds(path: str | os.PathLike[str], index: int) -> bool:
     """Whether the beginning of the track can be decoded."""
     try:
         with open_media(path) as container:
-            Sound(container, container.streams[index], sample_rate_hz=_ANY_RATE_HZ)
+            stream: Any = container.streams[index]
+            Sound(container, stream, sample_rate_hz=_ANY_RATE_HZ)
             return True
     except (StreamError, FFmpegError, OSError, ValueError):
         return False

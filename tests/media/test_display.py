@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.error import BlockingIOError, EOFError
 from av.filter import Graph
 from av.video.reformatter import Colorspace, ColorTrc
 
@@ -169,12 +170,12 @@ def players_fields(path: Path) -> dict[float, np.ndarray]:
         graph.link_nodes(*nodes, graph.add("buffersink")).configure()
         shown = {}
         for frame in itertools.chain(container.decode(stream), [None]):
-            graph.push(frame)
+            graph.vpush(frame)
             try:
                 while True:
-                    made = graph.pull()
+                    made = graph.vpull()
                     shown[made.time] = made.to_ndarray(format="rgb24")
-            except (av.BlockingIOError, av.EOFError):
+            except (BlockingIOError, EOFError):
                 pass
     return shown
 

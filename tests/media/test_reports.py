@@ -4,12 +4,12 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from av.video.reformatter import ColorTrc
 
+import mmdisco_jax as mm
 from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.media.builder import MediaBuilder
 from mmdisco_jax.media.earlier import CUTTING_VERSION, EarlierCutError
@@ -30,16 +30,10 @@ def steady(path: Path, shift: float = 0.0) -> None:
 
 
 def run(folder: Path, data_dir: Path, workdir: Path, **options: Any) -> None:
-    """`mmdisco prepare`, with nothing of a system but its data section."""
-    data = SimpleNamespace(
-        name="folder",
-        folder=str(data_dir),
-        latents=False,
-        prepare_workers=1,
-        options={"folder": str(folder), "test_fraction": 0.0, **CLIP, **options},
-    )
-    experiment = SimpleNamespace(data=data, fakes=SimpleNamespace(num_samples=0))
-    task.run(SimpleNamespace(experiment=experiment), workdir)  # type: ignore[arg-type]
+    """`mmdisco prepare --config=folder:...`"""
+    changes = {f"data.options.{name}": value for name, value in options.items()}
+    changes |= {"data.dir": str(data_dir), "data.options.test_fraction": 0.0}
+    task.run(mm.load(f"folder:path={folder},seconds=0.5,size=16", changes), workdir)
 
 
 def test_any_file_name_is_shown_as_it_is(tmp_path, capsys, monkeypatch):
@@ -138,8 +132,8 @@ def test_remedies_that_reports_name_are_options_of_the_config():
     changed = Experiment.from_config(load_config("folder:/x", named))
     new = set(changed.resolved["data"]["options"]) - set(plain.resolved["data"]["options"])
     assert new == {"on_hdr", "channels"}
-    assert set(load_config("folder:/x").data.options) >= {*ACTIONS, "channels"}
-    assert load_config("folder:/a, b [x]").data.options.folder == "/a, b [x]"
+    assert set(load_config("folder:/x").to_dict()["data"]["options"]) >= {*ACTIONS, "channels"}
+    assert load_config("folder:/a, b [x]").to_dict()["data"]["options"]["folder"] == "/a, b [x]"
 
 
 def test_later_options_are_in_a_name_only_where_they_change_something(tmp_path):

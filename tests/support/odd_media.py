@@ -134,7 +134,8 @@ def write_oriented(path: Path, name: str, seconds: float = 1.2) -> Path:
 def filtered(frame: av.VideoFrame, filters: Sequence[str]) -> np.ndarray:
     """What FFmpeg's filters make of one frame, uint8 [h w 3]."""
     graph = Graph()
-    nodes = [graph.add_buffer(template=frame)]
+    template: Any = frame
+    nodes = [graph.add_buffer(template=template)]
     nodes += [graph.add(*text.split("=", 1)) for text in [*filters, "format=rgb24"]]
     graph.link_nodes(*nodes, graph.add("buffersink")).configure()
     graph.push(frame)
@@ -206,10 +207,11 @@ def flagged(frame: av.VideoFrame) -> av.VideoFrame:
     """The frame with the flag of interlaced frames, top field first."""
     graph = Graph()
     frame.pts, frame.time_base = 0, Fraction(1, FPS)
-    nodes = (graph.add_buffer(template=frame), graph.add("setfield", "tff"))
+    template: Any = frame
+    nodes = (graph.add_buffer(template=template), graph.add("setfield", "tff"))
     graph.link_nodes(*nodes, graph.add("buffersink")).configure()
-    graph.push(frame)
-    return graph.pull()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def write_interlaced(path: Path, pictures: Sequence[av.VideoFrame], seconds: float) -> Path:
