@@ -25,7 +25,7 @@ The weights are those of the run that the workdir is in: what is sampled in runs
 runs/mine/video/weights.safetensors, and so on. `runs=FOLDER` names another run.
 
     preset    clips      the three trainings, on two CPU cores
-    minutes   32 x 32    5 minutes: narrow models, that show whether everything works
+    minutes   32 x 32    4 minutes: narrow models, that show whether everything works
     hour      64 x 64    an hour: 1,400, 1,000 and 400 steps
     hours     64 x 64    two and a half hours, the default: 3,500, 2,500 and 1,000 steps
     night     64 x 64    eight hours: 11,000, 8,000 and 3,000 steps

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configs of one's own videos: presets, weights of the run, mistyped arguments, odd rates."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from mmdisco_jax import cli
 from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.recipes import arguments
-from mmdisco_jax.resources import in_run
+from mmdisco_jax.resources import config_names, in_run
 from mmdisco_jax.system import load
+from mmdisco_jax.tasks import prepare
 from tests.support.shrunken import module_of
 
 PRESETS = module_of("folder").PRESETS
@@ -48,8 +50,6 @@ def test_every_preset_is_in_the_lab_book_and_the_note():
 @pytest.mark.parametrize("name", ["folder", "folder_mm_diffusion"])
 def test_weights_follow_the_run_that_the_workdir_is_in(name, capsys):
     def weights(workdir: str, *more: str) -> dict:
-        import json
-
         command = ["mmdisco", "sample", f"--config={name}:/v{''.join(more)}"]
         cli.main([*command, f"--workdir={workdir}", "--dry_run"])
         return json.loads(capsys.readouterr().out)["weights"]
@@ -112,3 +112,31 @@ def test_a_folder_that_looks_like_an_argument_can_be_named(tmp_path):
 
 def test_rates_that_are_no_whole_numbers_are_taken_where_clips_are_whole():
     assert load("folder:/a,fps=12.5").experiment.clip.num_frames == 20
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seconds", 10.0),
+        ("fps", 12),
+        ("height", 32),
+        ("width", 48),
+        ("sample_rate_hz", 44_100),
+    ],
+)
+def test_clips_that_the_records_cannot_give_are_refused_before_any_work(tmp_path, key, value):
+    system = load("folder:/no/where", {f"clip.{key}": value})
+    with pytest.raises(ValueError, match=rf"config\.clip\.{key} is {value:g}, but records have"):
+        prepare.run(system, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", [n for n in config_names() if n not in ("toy", "convert")])
+def test_records_and_clips_of_shipped_configs_agree(name):
+    system = load(name)
+    prepare.require_agreement(system, system.experiment.data.options)
+
+
+def test_simulated_records_are_compared_too():
+    system = load("bounce", {"clip.seconds": 10.0})
+    with pytest.raises(ValueError, match=r"config\.clip\.seconds is 10, but records have 2"):
+        prepare.require_agreement(system, {"clip_seconds": 2.0, "fps": 8})

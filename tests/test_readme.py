@@ -123,7 +123,7 @@ def _commands(text: str) -> list[list[str]]:
     """Words of each `mmdisco MODE` or `launch.py MODE` in a shell text, as the shell sees them."""
     text = re.sub(r"\\\n\s*", " ", text)
     for name, value in re.findall(r'^\s*(\w+)="(.*)"$', text, re.MULTILINE):
-        text = text.replace(f"${name} ", f"{value} ").replace(f'{name}="{value}"', value)
+        text = re.sub(rf"\${name}\b", lambda _, v=value: v, text.replace(f'{name}="{value}"', ""))
     commands = re.findall(r"(?:mmdisco|launch\.py) +(?=\w+ .*--config=)([^;\n]*)", text)
     return [shlex.split(command, comments=True) for command in commands]
 

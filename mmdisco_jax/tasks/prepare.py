@@ -3,8 +3,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -36,6 +37,7 @@ def run(system: System, workdir: Path) -> None:
     the fakes among them.
     """
     data, fakes = system.experiment.data, system.experiment.fakes
+    require_agreement(system, data.options)
     if data.latents or fakes.num_samples:
         system.require_files()
         announce({"weights": base_entries(system)})
@@ -49,6 +51,7 @@ def run(system: System, workdir: Path) -> None:
             **data.options,
         )
     wait("the dataset is written")
+    require_agreement(system, system.source("train").metadata)
     if data.latents:
         summary["latents"] = write_latents(system)
     if fakes.num_samples:
@@ -56,6 +59,32 @@ def run(system: System, workdir: Path) -> None:
     wait("latents and fakes are written")
     if not jax.process_index():
         print(json.dumps(summary, indent=2))
+
+
+def require_agreement(system: System, records: Mapping[str, Any]) -> None:
+    """Refuses records (options or metadata) from which the clips of `config.clip` cannot be made.
+
+    Raises:
+      ValueError: records that are shorter, or have other rates or pictures of another size.
+    """
+    clip = system.experiment.clip
+    wanted: dict[str, Any] = {"fps": clip.fps, "sample_rate_hz": clip.sample_rate_hz}
+    if system.experiment.super_resolution is None:  # it enlarges the pictures of small clips
+        wanted |= {"height": clip.height, "width": clip.width}
+    wrong = [
+        f"config.clip.{name} is {value}, but records have {records[name]}"
+        for name, value in wanted.items()
+        if records.get(name, value) != value
+    ]
+    if records.get("clip_seconds", clip.seconds) < clip.seconds - 1e-9:
+        wrong.append(
+            f"config.clip.seconds is {clip.seconds:g}, but records have {records['clip_seconds']:g}"
+        )
+    if wrong:
+        raise ValueError(
+            f"{'; '.join(wrong)}: set both, config.clip and config.data.options, or the arguments "
+            "of the config (such as folder:seconds=10,size=64), which set all that must agree."
+        )
 
 
 def _show(rows: Sequence[Row], dataset: str, workdir: Path) -> None:

@@ -263,6 +263,7 @@ def _finish(
     save_weights(path, state.ema, metadata, dtype=dtype)
     write_bytes(workdir / "config.json", metadata["config"].encode())
     write_report(workdir / "report.png", read_metrics(workdir), title=target)
+    print(f"weights of {target}: {path}; look at {workdir / 'report.png'}")
 
 
 def _metadata(system: System, step: int, record: Record) -> dict[str, str]:
