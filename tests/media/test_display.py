@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turned, mirrored, HDR and interlaced pictures, against FFmpeg's own display and known colours."""
 
+import gc
 import itertools
 from pathlib import Path
 
@@ -128,6 +129,24 @@ def test_a_matrix_that_cannot_be_converted_is_named(number, name):
     frame.colorspace = number
     with pytest.raises(StreamError, match=f"coded as .*{name}"):
         fit(frame, height=8, width=8, policy="resize")
+
+
+def test_frames_are_freed_as_soon_as_the_next_ones_are_read(tmp_path):
+    # Side data that were read from a frame keep it alive: 8K would not fit into memory.
+    path = odd_media.write_oriented(tmp_path / "a.mp4", "mirrored")
+    gc.collect()
+    gc.disable()
+    try:
+        before = frames_alive()
+        for window in iter_windows(path, spec(ROWS, COLUMNS)):
+            assert window.video.any()
+            assert frames_alive() - before <= 4
+    finally:
+        gc.enable()
+
+
+def frames_alive() -> int:
+    return sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
 
 
 def test_tiny_interlaced_pictures_and_changes_of_size_are_cut():
