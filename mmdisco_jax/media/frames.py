@@ -68,9 +68,9 @@ def timed(
     """
     last: Any = None  # has a time
     for frame in frames:
-        back = last.time - frame.time if last and frame.time is not None else 0.0
-        if guessed and 0 < back < _WRONG_GUESS_SECONDS:
-            frame.pts = last.pts
+        if guessed and last is not None:
+            back = 0.0 if frame.time is None else last.time - frame.time
+            frame.pts = last.pts if 0 < back < _WRONG_GUESS_SECONDS else frame.pts
         if frame.pts is None and frame.time_base:
             if last is None:
                 frame.pts = frame.dts
