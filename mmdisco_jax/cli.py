@@ -53,7 +53,6 @@ examples:
   mmdisco sample --config=bounce_demo --workdir=runs/demo
   mmdisco train --config=folder:path=/my/videos,train=video --workdir=runs/mine/video
   mmdisco sample --config=vggsound_audioldm_animatediff --workdir=runs/dog --prompts="a dog barks"
-  mmdisco sample --config=folder:path=/my/videos --workdir=runs/mine/dubbed --given_video=clip.mp4
 
 shipped configs: {configs}"""
 _USAGE = "usage: mmdisco MODE --config=CONFIG[:arguments] --workdir=DIR; mmdisco --help tells more."

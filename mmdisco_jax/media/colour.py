@@ -14,6 +14,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 
+from mmdisco_jax.media.streams import StreamError
+
 # Nits. HDR is graded for a peak of about 1,000 (BT.2100); what it calls white has 203 (BT.2408),
 # which is therefore the peak of the SDR display.
 HDR_PEAK_NITS = 1000.0
@@ -21,6 +23,16 @@ SDR_PEAK_NITS = 203.0
 SDR_GAMMA = 2.4  # BT.1886
 # Pictures of this size that name no matrix are BT.709 for players (ffplay, mpv), others BT.601.
 _HD_WIDTH, _HD_HEIGHT = 1280, 577
+
+# By their numbers in ITU-T H.273; PyAV has no names for them.
+_UNKNOWN_MATRICES = {
+    8: "YCgCo",
+    10: "BT.2020 with constant luminance",
+    14: "ICtCp",
+    15: "IPT",
+    16: "YCgCo-R",
+    17: "YCgCo-R",
+}
 
 _TRANSFERS = {ColorTrc.ARIB_STD_B67: "HLG", ColorTrc.SMPTE2084: "PQ", ColorTrc.LINEAR: "linear"}
 # Chromaticities x, y of red, green, blue and white; ITU-R BT.709 and BT.2020, SMPTE RP 431-2 and
@@ -65,8 +77,17 @@ def matrix_of(frame: VideoFrame) -> Colorspace | None:
     """Returns the matrix from YCbCr to RGB of a frame that names none, or None to follow its name.
 
     As for players, it is that of the primaries for BT.2020, BT.709 for HD, else FFmpeg's default.
+
+    Raises:
+      StreamError: it names one that FFmpeg's scaler cannot convert.
     """
-    if getattr(frame, "colorspace", 0) != 2:  # unspecified
+    named = getattr(frame, "colorspace", 0)
+    if named in _UNKNOWN_MATRICES:
+        raise StreamError(
+            f"its colours are coded as {_UNKNOWN_MATRICES[named]}, which FFmpeg's scaler cannot "
+            "convert"
+        )
+    if named != 2:  # unspecified
         return None
     if frame.color_primaries == ColorPrimaries.BT2020:
         return Colorspace.BT2020

@@ -255,6 +255,7 @@ def _cut(
             pixel_aspect=pictures.pixel_aspect,
             reformatter=pictures.reformatter,
             tone_map=part.tone_map,
+            upright=pictures.upright(frame),
         )
     first = round(start * spec.sample_rate_hz)
     slack = spec.num_samples if hold else round(0.5 / spec.fps * spec.sample_rate_hz)

@@ -12,6 +12,7 @@ from av.filter import Graph
 # H.264 and HEVC reorder at most 16 pictures. More that wait were lost.
 _MOST_REORDERED = 16
 _WRONG_GUESS_SECONDS = 0.5
+_LEAST_PIXELS = 4  # bwdif refuses smaller pictures
 # An AVI file cannot say how much silence the encoder of its sound has put before it, samples.
 # AAC begins with one block (ISO/IEC 14496-3); MP3 with 576 of LAME's encoder and 529 of decoders.
 _ENCODER_DELAYS = {"aac": 1024, "mp3": 1105, "mp3float": 1105}
@@ -105,7 +106,7 @@ def deinterlaced(
     """
     frames, last = iter(frames), None
     for frame in frames:
-        if frame.interlaced_frame:
+        if frame.interlaced_frame and min(frame.width, frame.height) >= _LEAST_PIXELS:
             notice("interlaced")
             yield from _filtered(frame, frames, last)
             return
@@ -123,6 +124,12 @@ def _filtered(
         list(fields.add(before))
     frame: av.VideoFrame | None = first
     while frame is not None:
+        if min(frame.width, frame.height) < _LEAST_PIXELS:
+            yield from () if fields is None else _from(fields.add(None), from_pts)
+            fields = None
+            yield frame
+            frame = next(frames, None)
+            continue
         if fields is None or fields.form != _form(frame):
             yield from () if fields is None else _from(fields.add(None), from_pts)
             fields = _Fields(frame)

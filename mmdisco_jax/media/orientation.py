@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from av.sidedata.sidedata import Type
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +62,21 @@ def orientation_of(frame: Any) -> Orientation:
 
     The matrix (a, b; c, d) sends column x and row y of the stored picture to column a x + c y and
     row b x + d y (ISO/IEC 14496-12, 6.2.2); FFmpeg's display (`autorotate`) agrees.
+
+    Makes a small copy of the frame, because PyAV frees one whose side data were read only when
+    Python collects cycles. `Pictures.upright` does so once a stream.
     """
-    data = getattr(frame, "side_data", None)
-    matrix = None if data is None else data.get(Type.DISPLAYMATRIX)
+    matrix = None
+    if isinstance(frame, VideoFrame):
+        any_matrix = Colorspace.ITU601  # the scaler refuses some
+        small = frame.reformat(
+            width=16,
+            height=16,
+            format="gray",
+            src_colorspace=any_matrix,
+            dst_colorspace=any_matrix,
+        )
+        matrix = small.side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return _QUARTER_TURNS[round((getattr(frame, "rotation", 0) or 0) / 90) % 4]
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()

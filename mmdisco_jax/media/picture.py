@@ -8,7 +8,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from mmdisco_jax.media.colour import colours_of, matrix_of, to_sdr
-from mmdisco_jax.media.orientation import orientation_of
+from mmdisco_jax.media.orientation import Orientation, orientation_of
 
 SPATIAL_POLICIES = ("pad", "centre_crop", "resize")
 _INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -23,6 +23,7 @@ def fit(
     pixel_aspect: float = 1.0,
     reformatter: VideoReformatter | None = None,
     tone_map: bool = True,
+    upright: Orientation | None = None,
 ) -> np.ndarray:
     """Fits a frame into height x width pixels, as it should be displayed.
 
@@ -38,11 +39,12 @@ def fit(
       reformatter: pass the same one for all frames of one size: its filters are then computed once,
         which is eight times as fast.
       tone_map: False takes the signal of HDR and of wide gamuts as it is.
+      upright: how the frame is to be displayed, where that is known; else it is read.
 
     Returns:
       uint8 [height width 3], RGB.
     """
-    upright = orientation_of(frame)
+    upright = upright or orientation_of(frame)
     shown = np.array([frame.height, frame.width * pixel_aspect])
     wanted = np.array([height, width])
     if upright.transposed:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -27,6 +28,7 @@ from mmdisco_jax.media.frames import (
     noticed,
     timed,
 )
+from mmdisco_jax.media.orientation import Orientation, orientation_of
 
 # Containers round times to about 1 ms. Sound that is off by more has a hole or an overlap.
 _JITTER_SECONDS = 0.004
@@ -87,6 +89,7 @@ class Pictures:
         stream.codec_context.options = {"max_pixels": str(LARGEST_PIXELS)}
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self.reformatter = VideoReformatter()
+        self._uprights: dict[int, Orientation] = {}
         self._heartbeat = heartbeat
         # The wanted rate, because a file with a variable rate often claims 1000 Hz or 90 kHz.
         self._interval = self._step = 1.0 / fps
@@ -104,10 +107,17 @@ class Pictures:
         if not begin:
             raise StreamError("not one frame can be decoded")
         self.still = len(begin) == 1
-        frames = itertools.chain(begin, frames)
+        frames = _resumed(begin, frames)
         self._frames = deinterlaced(frames, notice) if deinterlace else noticed(frames, notice)
         self._next = self._decode()
         self.first_seconds: float = seconds_of(self._next)
+
+    def upright(self, frame: av.VideoFrame) -> Orientation:
+        """How a frame is to be displayed; read from the first frame of each rotation."""
+        rotation = frame.rotation
+        if rotation not in self._uprights:
+            self._uprights[rotation] = orientation_of(frame)
+        return self._uprights[rotation]
 
     def _decoded(
         self, container: InputContainer, stream: av.VideoStream
@@ -389,6 +399,13 @@ class _Run:
         frame.pts = self._fed
         self._fed += frame.samples
         return self._resampler.resample(frame)
+
+
+def _resumed(begin: list[av.VideoFrame], frames: Iterator[Any]) -> Iterator[av.VideoFrame]:
+    """The frames of `begin`, then the others; holds none that it has yielded."""
+    while begin:
+        yield begin.pop(0)
+    yield from frames
 
 
 def seconds_of(frame: av.VideoFrame | av.AudioFrame) -> float:

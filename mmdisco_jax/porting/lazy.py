@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from mmdisco_jax.porting.files import read_tensors
 
-DTYPES: Mapping[str, DTypeLike] = {  # safetensors' names
+_DTYPES: Mapping[str, DTypeLike] = {  # safetensors' names
     "BF16": ml_dtypes.bfloat16,
     **{f"{kind}{bits}": f"{kind.lower()}{bits // 8}" for kind in "IU" for bits in (8, 16, 32, 64)},
     **{f"F{bits}": f"f{bits // 8}" for bits in (16, 32, 64)},
@@ -105,16 +105,16 @@ def _safetensors(path: Path) -> dict[str, LazyTensor]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
     kinds = {name: part.get_dtype() for name, part in slices.items()}
-    strange = sorted(name for name, kind in kinds.items() if kind not in DTYPES)
+    strange = sorted(name for name, kind in kinds.items() if kind not in _DTYPES)
     if strange:
         raise ValueError(
-            f"{path}: {strange[0]!r} is {kinds[strange[0]]}; known are {sorted(DTYPES)}. Get the "
+            f"{path}: {strange[0]!r} is {kinds[strange[0]]}; known are {sorted(_DTYPES)}. Get the "
             "file in one of these."
         )
     return {
         name: LazyTensor(
             tuple(part.get_shape()),
-            np.dtype(DTYPES[kinds[name]]),
+            np.dtype(_DTYPES[kinds[name]]),
             functools.partial(handle.get_tensor, name),
         )
         for name, part in slices.items()

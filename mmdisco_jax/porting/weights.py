@@ -2,8 +2,6 @@
 """Weight files of this project: one safetensors file with dotted names and metadata."""
 
 import contextlib
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,30 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from mmdisco_jax.checks import shape_mismatches
 from mmdisco_jax.io import replacing
 from mmdisco_jax.parallel import from_named_leaves, named_leaves
-from mmdisco_jax.porting.lazy import DTYPES
 from mmdisco_jax.resources import RUN
 
 _STORED = ("float32", "float16")
-_WIDTHS = (
-    "BOOL",
-    "U8",
-    "I8",
-    "I16",
-    "U16",
-    "F16",
-    "BF16",
-    "I32",
-    "U32",
-    "F32",
-    "F64",
-    "I64",
-    "U64",
-)
-_RANK = {kind: rank for rank, kind in enumerate(_WIDTHS)}
 
 
 def save_weights(
@@ -50,8 +32,8 @@ def save_weights(
 ) -> None:
     """Writes parameters to a file, as a whole or not at all.
 
-    One tensor after the other is brought to the host and written, so that parameters which are cut
-    over devices are never whole on any of them, nor in the host's memory.
+    One tensor after the other is brought to the host, so that parameters which are cut over devices
+    are never whole on any of them.
 
     Args:
       path: a `.safetensors` file; replaced if it exists.
@@ -69,44 +51,25 @@ def save_weights(
         raise ValueError(f"weights are stored as one of {list(_STORED)}, got {dtype!r}.")
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"{path}: weights are written as .safetensors; change the suffix.")
-    leaves = named_leaves(params)
-    kinds = {name: _stored_type(leaf, dtype) for name, leaf in leaves.items()}
-    # The order in which the safetensors library writes: the widest types first, then by name.
-    order = sorted(leaves, key=lambda name: (-_RANK[kinds[name]], name))
-    arrays = (_stored(name, leaves[name], kinds[name]) for name in order)
-    if not write:
-        for _ in arrays:
-            pass
-        return
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
-    offset = 0
-    for name in order:
-        shape, kind = list(leaves[name].shape), kinds[name]
-        end = offset + math.prod(shape) * np.dtype(DTYPES[kind]).itemsize
-        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, end]}
-        offset = end
-    header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        for array in arrays:
-            file.write(array.reshape(-1).view(np.uint8).data)
+    arrays = {}
+    for name, leaf in named_leaves(params).items():
+        array = _stored(name, leaf, dtype)
+        if write:
+            arrays[name] = array
+    if write:
+        with replacing(path, failures=(SafetensorError,)) as temporary:
+            save_file(arrays, temporary, metadata=dict(metadata))
 
 
-def _stored_type(leaf: Any, dtype: str) -> str:
-    """Name of the type in which a leaf is stored."""
-    kind = np.dtype(dtype) if jnp.issubdtype(leaf.dtype, np.floating) else np.dtype(leaf.dtype)
-    return next(name for name, known in DTYPES.items() if np.dtype(known) == kind)
-
-
-def _stored(name: str, leaf: Any, kind: str) -> np.ndarray:
+def _stored(name: str, leaf: Any, dtype: str) -> np.ndarray:
     array = _on_host(leaf)
-    with np.errstate(over="ignore"):
-        stored = np.ascontiguousarray(array.astype(DTYPES[kind], copy=False)).reshape(array.shape)
-    floating = jnp.issubdtype(array.dtype, np.floating)
-    if floating and not np.array_equal(np.isfinite(stored), np.isfinite(array)):
-        raise ValueError(f"{name} has numbers beyond the range of {stored.dtype}; use float32.")
-    return stored
+    if np.issubdtype(array.dtype, np.floating):
+        with np.errstate(over="ignore"):
+            stored = array.astype(dtype)
+        if not np.array_equal(np.isfinite(stored), np.isfinite(array)):
+            raise ValueError(f"{name} has numbers beyond the range of {dtype}; use float32.")
+        array = stored
+    return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def _on_host(leaf: Any) -> np.ndarray:

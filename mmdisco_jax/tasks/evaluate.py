@@ -31,7 +31,7 @@ _TRAINING_BATCH = 64
 
 @one_owner
 def run(system: System, workdir: Path) -> None:
-    """Writes workdir/metrics.json, metrics.md and the gallery index.html, and prints the table.
+    """Writes workdir/metrics.json, metrics.md and, with media, index.html; prints the table.
 
     Every row is a measure with its 95 % interval, every column a set of clips. A score of agreement
     is followed by its control: the same clips, each with the sound of another. A second table has
@@ -68,12 +68,14 @@ def run(system: System, workdir: Path) -> None:
     write_bytes(workdir / "metrics.json", text.encode())
     note = timing_note(workdir)
     write_bytes(workdir / "metrics.md", f"{report.markdown()}\n{note}\n".encode())
-    page = write_page(system, workdir, _tables(report, note))
+    media = experiment.sample.num_media  # without any there are no clips to show on a page
+    page = write_page(system, workdir, _tables(report, note)) if media else None
     shown = report.terminal(note)
     Console(width=max(100, Console(width=10_000).measure(shown).maximum)).print(shown)
     if levels:
         write_levels(system, workdir)
-    print(f"look and listen: open {page} in a browser")
+    if page:
+        print(f"look and listen: open {page} in a browser")
 
 
 def pooled(folders: list[Path], variant: str) -> Batch:

@@ -15,8 +15,8 @@ from mmdisco_jax import cli, parallel
 from mmdisco_jax.experiment import load_config
 from mmdisco_jax.export.clips import read_all
 from mmdisco_jax.inputs.cache import open_cache, read_cache
-from mmdisco_jax.processes import together
-from mmdisco_jax.tasks import ALONE, evaluate, latents
+from mmdisco_jax.processes import together, wait
+from mmdisco_jax.tasks import ALONE, latents
 from mmdisco_jax.training.metrics_log import loss_trace, read_metrics
 from tests.support import training_processes as processes
 from tests.support.experiments import run_mode, write_random_weights
@@ -132,26 +132,30 @@ def test_samples_and_measures_are_the_same(made):
     assert theirs["rows"] and ours["rows"] == theirs["rows"]
 
 
-def _fail_to_measure(arguments: list[str], environment: dict[str, str], told: Path) -> None:
-    def fail(*args: Any, **kwargs: Any) -> None:
+def cannot_measure(system: Any, workdir: Path) -> None:
+    """A mode whose first process fails, while the other waits for it."""
+    if not jax.process_index():
         raise ValueError("cannot measure this")
+    wait("all is measured")
 
+
+def _main(arguments: list[str], environment: dict[str, str], told: Path) -> None:
     os.environ.update(environment)
-    evaluate.pooled = fail
     with told.open("w") as file:
         os.dup2(file.fileno(), 2)
         cli.main(arguments)
 
 
 def test_an_error_in_one_process_is_one_sentence_in_both(tmp_path):
-    arguments = ["launch.py", "evaluate", "--config=bounce", f"--workdir={tmp_path}"]
+    mode = f"{__name__}:{cannot_measure.__name__}"
+    arguments = ["launch.py", mode, "--config=bounce", f"--workdir={tmp_path}"]
     address = processes.free_address()
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     both = []
     for i in range(2):
         environment = dict(zip(names, (address, "2", str(i)), strict=True))
         told = tmp_path / f"told_{i}"
-        both.append(processes.start(_fail_to_measure, arguments, environment, told))
+        both.append(processes.start(_main, arguments, environment, told))
     assert [processes.finish(process, 60) for process in both] == [1, 1]
     first, second = ((tmp_path / f"told_{i}").read_text() for i in range(2))
     assert "error: cannot measure this" in first

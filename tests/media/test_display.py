@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turned, mirrored, HDR and interlaced pictures, against FFmpeg's own display and known colours."""
 
+import gc
 import itertools
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mmdisco_jax.media.cutting import ClipSpec, Part, Window, iter_windows
 from mmdisco_jax.media.frames import deinterlaced
 from mmdisco_jax.media.inspection import inspect
 from mmdisco_jax.media.picture import fit
+from mmdisco_jax.media.streams import StreamError
 from tests.support import odd_media
 from tests.support.odd_media import BARS, FPS, ORIENTATIONS
 
@@ -119,6 +121,44 @@ def test_matrix_and_range_are_those_that_the_file_names_or_players_take(size, ta
     frame.color_range = 2 if full else 1
     shown = fit(frame, height=8, width=8, policy="resize")
     assert np.abs(shown.astype(int) - colour[0, 0]).max() <= 2
+
+
+@pytest.mark.parametrize(("number", "name"), [(8, "YCgCo"), (10, "constant"), (14, "ICtCp")])
+def test_a_matrix_that_cannot_be_converted_is_named(number, name):
+    frame = odd_media.scene(1)[0]
+    frame.colorspace = number
+    with pytest.raises(StreamError, match=f"coded as .*{name}"):
+        fit(frame, height=8, width=8, policy="resize")
+
+
+def test_frames_are_freed_as_soon_as_the_next_ones_are_read(tmp_path):
+    # Side data that were read from a frame keep it alive: 8K would not fit into memory.
+    path = odd_media.write_oriented(tmp_path / "a.mp4", "mirrored")
+    gc.collect()
+    gc.disable()
+    try:
+        before = frames_alive()
+        for window in iter_windows(path, spec(ROWS, COLUMNS)):
+            assert window.video.any()
+            assert frames_alive() - before <= 4
+    finally:
+        gc.enable()
+
+
+def frames_alive() -> int:
+    return sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+
+
+def test_tiny_interlaced_pictures_and_changes_of_size_are_cut():
+    small = [odd_media.flagged(f.reformat(width=4, height=2)) for f in odd_media.fields(3)]
+    big = odd_media.fields(3, (96, 128))
+    for frames, count in ((small, 3), ([*odd_media.fields(3), *big], 12), ([*big, *small], 9)):
+        for index, frame in enumerate(frames):
+            frame.pts, frame.time_base = index, odd_media.TICK
+        made = list(deinterlaced(iter(frames), lambda problem: None))
+        assert len(made) == count
+        times = [frame.time for frame in made]
+        assert times == sorted(times)
 
 
 def players_fields(path: Path) -> dict[float, np.ndarray]:

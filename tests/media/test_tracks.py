@@ -153,6 +153,18 @@ def test_a_track_whose_beginning_is_damaged_is_passed_over(tmp_path):
     assert loudness(path) == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_sound_track_without_sound_samples_is_passed_over(tmp_path):
+    path = write_film(
+        tmp_path / "a.mkv",
+        scene(40),
+        streams=lambda container: container.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono"),
+        sounds=[LOUD],
+    )
+    assert loudness(path) == pytest.approx(0.5, abs=0.02)
+    found = inspected(path)
+    assert found.problem == "several_tracks" and "track 1 is used" in found.reason
+
+
 def with_cover(path: Path, *, film: bool, flag: bool) -> Path:
     """A file whose first picture track is one JPEG, with or without the mark of a cover."""
     with av.open(str(path), "w", format="matroska") as container:

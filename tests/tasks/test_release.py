@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from huggingface_hub import ModelCard, metadata_load
 
 from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.export.clips import read_all
@@ -64,8 +64,8 @@ def test_the_config_is_whole_and_names_no_place_of_this_computer(released):
 
 
 def test_the_card_has_the_form_of_the_hub_and_the_recorded_numbers(released):
-    _, front, text = (released / "README.md").read_text().split("---\n", 2)
-    front = yaml.safe_load(front)
+    card = ModelCard.load(released / "README.md")
+    front, text = metadata_load(released / "README.md"), card.text
     assert front["library_name"] == "mmdisco_jax" and front["license"] == "apache-2.0"
     assert {"diffusion", "jax"} <= set(front["tags"])
     recorded = json.loads(DEMO.read_text())["rows"]["guided"]

@@ -338,6 +338,18 @@ def test_ten_test_clips_are_measured_as_far_as_they_go(config, sampled):
     assert changes["f1_half_frame", "-"]["n"] == 3
 
 
+def test_samples_without_media_are_measured_to_the_end(config, sampled, capsys):
+    """There is no page to write, and the table and the levels are there all the same."""
+    other = config.copy_and_resolve_references()
+    other.sample.num_media = 0
+    other.evaluate.metrics = ("bounce",)
+    (sampled / "levels.md").unlink(missing_ok=True)
+    evaluate.run(system_of(other), sampled)
+    said = capsys.readouterr().out
+    assert "f1_half_frame" in said and "look and listen" not in said
+    assert (sampled / "levels.md").exists()
+
+
 @pytest.mark.parametrize(("clips", "num_real", "reference", "held_out"), [
     (64, 1024, [0, 31], [32, 63]), (64, 16, [0, 28], [32, 60]), (1, 1024, None, [0, 0]),
     (3, 2, [0, 0], [1, 1]),
