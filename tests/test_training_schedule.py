@@ -38,7 +38,7 @@ def experiment(text: str, **overrides) -> Experiment:
     return Experiment.from_config(load_config(text, keys))
 
 
-def steps(train: Training) -> tuple[int, int, int, int]:
+def steps(train: Training) -> tuple[float, ...]:
     spec = train.objective
     return train.num_steps, train.warmup_steps, spec.denoising_from, spec.level_warmup_steps
 

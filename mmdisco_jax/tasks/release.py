@@ -158,25 +158,30 @@ def _what(config: Mapping[str, Any], section: str) -> Any:
 
 def _require_same_weights(system: System, path: str, recorded: Mapping[str, Any]) -> None:
     """Compares weights by what was recorded: contents where they are, else their paths."""
-    known = {entry["path"]: entry["sha256"] for entry in _entries(recorded.get("made_by", {}))}
+    known = _digests(recorded.get("made_by", {}))
     for name, mine in system.experiment.weights.items():
         before = recorded["config"]["weights"].get(name, "")
-        changed = before in known and Path(mine).is_file() and digest(mine) != known[before]
-        moved = not known and Path(before).name != Path(mine).name
-        if name != "fakes" and mine and (changed or moved):
+        if name in known:
+            other = Path(mine).is_file() and digest(mine) not in known[name]
+        else:
+            other = Path(before).name != Path(mine).name
+        if name != "fakes" and mine and other:
             raise ValueError(
                 f"{path} has measures of other weights of {name} ({before}) than {mine}: sample "
                 "and evaluate with the weights that are released."
             )
 
 
-def _entries(tree: Any) -> list[Mapping[str, str]]:
-    """All {"path", "sha256"} in a record."""
-    if not isinstance(tree, Mapping):
-        return []
-    if set(tree) == {"path", "sha256"}:
-        return [tree]
-    return [entry for value in tree.values() for entry in _entries(value)]
+def _digests(tree: Any) -> dict[str, set[str]]:
+    """SHA-256 of all files in a record, by the last part of their dotted names."""
+    found: dict[str, set[str]] = {}
+    for name, value in tree.items() if isinstance(tree, Mapping) else ():
+        if isinstance(value, Mapping) and set(value) == {"path", "sha256"}:
+            found.setdefault(name, set()).add(value["sha256"])
+        else:
+            for inner, digests in _digests(value).items():
+                found.setdefault(inner, set()).update(digests)
+    return found
 
 
 def _card(system: System, files: Mapping[str, str], report: Report | None) -> Card:

@@ -156,7 +156,7 @@ def optimizer(system: System) -> Any:
     return adam(
         learning_rate=train.learning_rate,
         num_steps=train.num_steps,
-        warmup_steps=train.warmup_steps,
+        warmup_steps=int(train.warmup_steps),
         final_fraction=train.final_fraction,
         b2=train.b2,
         clip_norm=train.clip_norm,

@@ -17,6 +17,7 @@ from mmdisco_jax.system import System, load
 from mmdisco_jax.tasks import release, sample
 
 DEMO = Path(__file__).resolve().parents[2] / "configs/results/bounce_demo.json"
+AUDIO = load("bounce_demo").experiment.weights["audio"]  # no weights of video
 SMALL = {"sample.num_samples": 2, "sample.batch_size": 2, "sample.num_steps": 2}
 
 
@@ -96,7 +97,7 @@ def test_without_measures_the_card_says_so(tmp_path, capsys):
         ({"release.metrics": "no.json"}, FileNotFoundError, "release.metrics='no.json'"),
         ({"release.metrics": str(DEMO), "sample.num_steps": 9}, ValueError, "another experiment"),
         (
-            {"release.metrics": str(DEMO), "weights.video": "runs/mine.safetensors"},
+            {"release.metrics": str(DEMO), "weights.video": AUDIO},
             ValueError,
             "measures of other weights of video",
         ),
@@ -106,6 +107,19 @@ def test_what_cannot_be_released_is_told_and_nothing_is_left(tmp_path, changes, 
     with pytest.raises(error, match=said):
         release.run(load("bounce_demo", changes), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_measures_are_compared_by_the_contents_of_weights(tmp_path):
+    recorded = json.loads(DEMO.read_text())
+    entry = {"path": "anywhere", "sha256": digest(load("bounce_demo").experiment.weights["video"])}
+    recorded["made_by"] = {"samples": {"weights": {"video": entry}}}
+    (tmp_path / "metrics.json").write_text(json.dumps(recorded))
+    changes = {"release.metrics": str(tmp_path / "metrics.json")}
+    release.run(load("bounce_demo", changes), tmp_path / "same")
+    entry["sha256"] = "0" * 64
+    (tmp_path / "metrics.json").write_text(json.dumps(recorded))
+    with pytest.raises(ValueError, match="measures of other weights of video"):
+        release.run(load("bounce_demo", changes), tmp_path / "other")
 
 
 def test_a_release_never_overwrites(released):
