@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""One factor changed at a time, from the default of configs/bounce.py, 256 clips each.
 
-The argument chooses the factor: scales, choice (of a scale), samplers, plans, training, fusion or
-seeds.
+The argument chooses the factor: scales, samplers, plans, training, fusion or seeds.
 
     for f in scales samplers plans; do
       python launch.py sample   --config=configs/bounce_ablations.py:$f --workdir=runs/ablations/$f
@@ -64,7 +63,6 @@ def _trained(name: str) -> dict[str, Any]:
 
 FACTORS: dict[str, dict[str, Any]] = {
     "scales": {"independent": {}} | {f"scale_{s:02.0f}": guided(s) for s in SCALES},
-    "choice": {"independent": {}} | {f"scale_{s}": guided(float(s)) for s in (1, 2, 3, 4)},
     "samplers": {
         "independent_eta_0": ETA_0,
         "guided_eta_0": ETA_0 | guided(3.0),

@@ -28,6 +28,5 @@ def get_config() -> ml_collections.ConfigDict:
             "evaluate": {
                 "metrics": ("bounce", "proxy_frechet_video", "proxy_frechet_audio", "av_align"),
             },
-            "release": {"license": "apache-2.0", "title": "A ball that bounces and rings"},
         }
     )

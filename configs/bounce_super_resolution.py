@@ -38,7 +38,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
             "batch_size": 8,
             "num_steps": 1000,
             "learning_rate": 2e-3,
-            "warmup_steps": 0.05,
+            "warmup_steps": 50,
         },
     }
     return ml_collections.ConfigDict(

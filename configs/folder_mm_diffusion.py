@@ -9,8 +9,8 @@ r"""A small MM-Diffusion on any folder of media with sound, on pixels and wavefo
         --workdir=runs/mine/samples
 
 Arguments, by name: path (a first argument without a name is the path), train (joint or
-discriminator), runs, seconds, size, fps, rate and dataset as in configs/folder.py. The network is
-that of configs/bounce_mm_diffusion.py. The weights are those of the run that the workdir is in.
+discriminator), seconds, size, fps, rate and dataset as in configs/folder.py. The network is that of
+configs/bounce_mm_diffusion.py.
 
 Hardware and time: two CPU cores, hours. A start to grow from: no result is measured.
 """
@@ -28,10 +28,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "path",
         path=".",
         train="joint",
-        runs="",
         seconds=1.6,
         size=64,
-        fps=10.0,
+        fps=10,
         rate=16_000,
         dataset="folder",
     )
@@ -47,7 +46,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
             "clip": recipes.clip_format(**clip),
             "bases": {"joint": recipes.small_mm_diffusion(patch=4, fold=40, audio_scale=0.2)},
             "discriminator": recipes.small_mm_discriminator(),
-            "weights": recipes.weights_of_run(TARGETS, given["runs"]),
+            "weights": {m: f"runs/mine/{m}/weights.safetensors" for m in TARGETS},
             "fakes": {"variant": "joint"},
             "train": training[given["train"]],
             "sample": recipes.small_mm_sampling() | {"variants": {"joint": {}}},

@@ -40,7 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "batch_size": 256,
                 "num_steps": 1000,
                 "learning_rate": 3e-3,
-                "warmup_steps": 0.02,
+                "warmup_steps": 20,
                 "ema_decay": 0.98,
             },
         }

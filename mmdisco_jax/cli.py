@@ -10,10 +10,8 @@ from typing import Any, NoReturn
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mmdisco_jax.faults import message
-from mmdisco_jax.io import is_remote, require_local
-from mmdisco_jax.resources import cache_dir, config_names, in_run
-from mmdisco_jax.tasks import ALONE, TASKS
+from mmdisco_jax.resources import cache_dir, config_names
+from mmdisco_jax.tasks import TASKS
 
 _HELP = """\
 Joint audio-video generation guided by a discriminator, in JAX.
@@ -27,25 +25,18 @@ modes:
   sample     draw samples of every variant, as raw clips, mp4 and wav
   evaluate   measure the samples, beside real clips; writes a table and a page
   bench      time or estimate the cost of steps
-  release    write a folder with weights, config and model card, to be published
   convert    convert weights between PyTorch's files and this project's, both ways
   toy        the paper's study on two-dimensional worlds
   package.module:function   a mode of your own, called as function(system, workdir)
 
 flags:
-  --config=CONFIG        a shipped config by name, a path, or a released folder; arguments
-                         follow a colon
+  --config=CONFIG        a shipped config by name, or a path; arguments follow a colon
   --config.a.b=value     override a setting; --dry_run shows all of them
   --workdir=DIR          folder of this run's files; made if it is missing
   --prompts=TEXT         sample: a prompt, or a .txt file with one a line; may be repeated
   --negative_prompt=TEXT sample: what samples are steered away from
-  --given_video=FILE     sample: sound for the pictures of a file, or of each file of a folder
-  --given_audio=FILE     sample: pictures for a sound
   --dry_run              print the resolved config and stop
   --traceback            show where an error came from
-  --distributed=auto     join the processes of a TPU pod, GKE, SLURM or MPI, where there are
-                         several; env: by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-                         JAX_PROCESS_ID only; off: never
   --compile_cache=DIR    folder of compiled programs, kept between runs; '' for none
                          (default: {cache})
 
@@ -56,44 +47,20 @@ examples:
 
 shipped configs: {configs}"""
 _USAGE = "usage: mmdisco MODE --config=CONFIG[:arguments] --workdir=DIR; mmdisco --help tells more."
-# What is true after Ctrl-C in each mode.
-_AGAIN = {
-    "prepare": "goes on with the files that are left; a simulated dataset begins again",
-    "train": "goes on from the last checkpoint, or begins where there is none yet",
-    "sample": "draws the batches that are missing",
-    "evaluate": "measures everything again; nothing was written",
-    "bench": "measures everything again; nothing was written",
-    "convert": "begins again; nothing was written",
-    "release": "begins again; nothing was written",
-    "toy": "begins again; nothing was written",
-}
+# Errors that a user can cause and mend. Any other is a fault of ours, shown with its traceback.
+_USER_ERRORS = (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one mode.
-
-    Exit status 2 for a wrong command line, 1 for a run that failed, 130 after Ctrl-C.
-    """
+    """Runs one mode. Exit status 2 for a wrong command line, 1 for a run that failed."""
     argv = list(sys.argv if argv is None else argv)
     if {"--help", "-h", "--helpfull", "help"} & set(argv[1:]):
         print(_HELP.format(cache=cache_dir() / "xla", configs=", ".join(config_names())))
         return
-    try:
-        _main(argv)
-    except KeyboardInterrupt:
-        mode = next((a for a in argv[1:] if not a.startswith("-")), "")
-        again = _AGAIN.get(mode, "begins again, or goes on where this mode can")
-        print(f"interrupted; the same command {again}.", file=sys.stderr)
-        sys.exit(130)
-
-
-def _main(argv: list[str]) -> None:
     traceback = "--traceback" in argv
     try:
         values, mode, config = _parse(argv)
-    except flags.Error as error:
-        _stop(ValueError(str(error)), 2, traceback)
-    except Exception as error:
+    except (flags.Error, *_USER_ERRORS, IndexError) as error:
         _stop(error, 2, traceback)
     if values.dry_run:
         print(json.dumps(json.loads(config.to_json_best_effort()), indent=2))
@@ -102,21 +69,19 @@ def _main(argv: list[str]) -> None:
     # TFDS warns of each dataset that is not there yet.
     logging.get_absl_logger().addFilter(lambda record: "tensorflow_datasets" not in record.pathname)
     try:
-        _prepare_jax(values.compile_cache, values.distributed)
-        from jax import process_index
-
+        _prepare_jax(values.compile_cache)
         from mmdisco_jax.experiment import Experiment
-        from mmdisco_jax.processes import together
         from mmdisco_jax.system import System
 
-        with together():
-            system = System(Experiment.from_config(config))
-            workdir = Path(values.workdir)
-            workdir.mkdir(parents=True, exist_ok=True)
-            if mode not in ALONE or not process_index():
-                TASKS.get(mode)(system, workdir)
-    except Exception as error:
+        system = System(Experiment.from_config(config))
+        workdir = Path(values.workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        TASKS.get(mode)(system, workdir)
+    except _USER_ERRORS as error:
         _stop(error, 1, traceback)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes where it stopped.", file=sys.stderr)
+        sys.exit(130)
 
 
 def _parse(argv: list[str]) -> tuple[flags.FlagValues, str, ConfigDict]:
@@ -139,16 +104,7 @@ def _parse(argv: list[str]) -> tuple[flags.FlagValues, str, ConfigDict]:
         raise ValueError(f"--config is missing: name a file, or one of {names}.")
     if not values.workdir:
         raise ValueError("--workdir is missing: name the folder for this run's files.")
-    config = _with_prompts(values, positional[0])
-    _require_local(values, positional[0], config)
-    return values, positional[0], config
-
-
-def _require_local(values: flags.FlagValues, mode: str, config: ConfigDict) -> None:
-    """ValueError for a remote path anywhere, before anything is done."""
-    from mmdisco_jax.experiment import local_paths
-
-    require_local({"--workdir": values.workdir} | local_paths(config.to_dict()), mode)
+    return values, positional[0], _with_prompts(values, positional[0])
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -157,9 +113,6 @@ def _define(values: flags.FlagValues) -> None:
 
     string("workdir", None)
     string("negative_prompt", None)
-    string("given_video", None)
-    string("given_audio", None)
-    string("distributed", "auto")
     string("compile_cache", str(cache_dir() / "xla"))
     flags.DEFINE_multi_string("prompts", [], "", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "", flag_values=values)
@@ -226,62 +179,23 @@ def _with_prompts(values: flags.FlagValues, mode: str) -> ConfigDict:
         config.sample.prompts = tuple(given)
     if values.negative_prompt is not None:
         config.sample.negative_prompt = clean_prompts([values.negative_prompt])[0]
-    _set_given(values, mode, config)
-    for name, path in config.weights.items():
-        config.weights[name] = in_run(path, values.workdir)
     return config
 
 
-def _set_given(values: flags.FlagValues, mode: str, config: Any) -> None:
-    """Makes every variant sample the other modality of the media of --given_MODALITY.
-
-    Two models on their own would not know of what is given, so their variants are left out.
-    """
-    found = {m: values[f"given_{m}"].value for m in ("audio", "video")}
-    found = {m: path for m, path in found.items() if path}
-    if not found:
-        return
-    if mode != "sample" or len(found) > 1:
-        reason = "one of them at a time" if mode == "sample" else f"for sample, not for {mode}"
-        raise ValueError(f"--given_video and --given_audio are {reason}.")
-    ((modality, path),) = found.items()
-    config.sample.condition.update(given=modality, media=path)
-    joint = any("name" not in base.get("codec", {"name": ""}) for base in config.bases.values())
-    variants = config.sample.variants
-    with variants.unlocked():
-        for name in [n for n in variants if not joint and not _is_guided(config.sample, n)]:
-            del variants[name]
-        for name in variants:
-            if "condition" in variants[name]:
-                del variants[name]["condition"]
-    if not variants:
-        raise ValueError(
-            f"no variant of this config can make the rest of a given {modality}: it needs a joint "
-            "model, or guidance (sample.scales above 0 in one of sample.variants)."
-        )
-
-
-def _is_guided(sample: Any, variant: str) -> bool:
-    scales = sample.scales.to_dict() | dict(sample.variants[variant].get("scales", {}))
-    return any(scales.values())
-
-
-def _prepare_jax(cache: str, distributed: str) -> None:
+def _prepare_jax(cache: str) -> None:
     import jax
 
-    from mmdisco_jax.cluster import join
+    from mmdisco_jax.parallel import initialize_distributed
 
     if cache:
-        jax.config.update(
-            "jax_compilation_cache_dir",
-            cache if is_remote(cache) else str(Path(cache).expanduser().absolute()),
-        )
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache).expanduser().absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    join(distributed)
+    initialize_distributed()
 
 
 def _stop(error: BaseException, status: int, traceback: bool) -> NoReturn:
     if traceback:
         raise error
-    print(message(error), file=sys.stderr)
+    text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+    print(f"error: {text}", file=sys.stderr)
     sys.exit(status)

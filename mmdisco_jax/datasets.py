@@ -29,13 +29,3 @@ DATASETS = Registry(
         for name in ("aist_plus_plus", "bounce", "folder", "landscape", "long_videos", "vggsound")
     },
 )
-
-# Options of media files that came later, at the value that keeps what was before. At that value
-# they are no part of a dataset's name, nor of the config that a run records, so that datasets and
-# runs of before go on.
-LATER_OPTIONS = {
-    "on_several_tracks": "keep",
-    "on_no_times": "convert",
-    "on_interlaced": "convert",
-    "on_hdr": "convert",
-}

@@ -22,12 +22,9 @@ from ml_collections import ConfigDict
 from mmdisco_jax.base_models import BASE_MODELS
 from mmdisco_jax.base_models.api import Base, made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
-from mmdisco_jax.datasets import LATER_OPTIONS
-from mmdisco_jax.io import require_local
-from mmdisco_jax.resources import RELEASED_CONFIG, RELEASED_WEIGHTS, find_config, find_weights
+from mmdisco_jax.resources import find_config, find_weights
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.sections import (
-    OBJECTIVE_STEPS,
     Bench,
     Convert,
     Data,
@@ -36,7 +33,6 @@ from mmdisco_jax.sections import (
     Fakes,
     Guidance,
     Mesh,
-    Release,
     Sampling,
     Toy,
     Training,
@@ -78,7 +74,6 @@ class Experiment:
     train: Training = dataclasses.field(default_factory=Training)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     convert: Convert = dataclasses.field(default_factory=Convert)
-    release: Release = dataclasses.field(default_factory=Release)
     toy: Toy | None = None
     resolved: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variant_records: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -92,8 +87,7 @@ class Experiment:
             the message names the key.
         """
         full = complete(config)
-        resolved = _without_later_options(json.loads(full.to_json_best_effort()))
-        require_local(local_paths(resolved))
+        resolved = json.loads(full.to_json_best_effort())
         plain = full.to_dict()
         sections = {
             name: read_settings(kind, plain.pop(name), f"config.{name}")
@@ -101,7 +95,6 @@ class Experiment:
         }
         sample = plain.pop("sample")
         changes = sample.pop("variants")
-        sections["train"] = _scheduled(sections["train"], resolved["train"])
         weights = _weights(plain.pop("weights"), plain["bases"])
         small, toy, head = (plain.pop(n) for n in ("super_resolution", "toy", "discriminator"))
         return cls(
@@ -151,30 +144,26 @@ _SECTIONS: dict[str, Any] = {
     "train": Training,
     "mesh": Mesh,
     "convert": Convert,
-    "release": Release,
 }
 # Sections that are empty where an experiment has no such part.
 _OPTIONAL: dict[str, Any] = {"super_resolution": SuperResolutionBase, "toy": Toy}
 _OPEN = ("bases", "discriminator", "weights")
-_PROMPTS = ("prompts", "negative_prompt")
 
 
 def load_config(
     text: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
 ) -> ConfigDict:
-    """The completed config of a file, of a shipped config by its name, or of a released folder.
+    """The completed config of a file, or of a shipped config by its name.
 
     Args:
       text: "configs/bounce.py", "bounce" or a path of your own, each with ":arguments" if it takes
-        any; or the folder that `release` wrote.
+        any.
       overrides: {"dotted.key": value}.
 
     Raises:
       ValueError: no such config, arguments that it does not take, or keys that it lacks.
     """
     path, argument = find_config(str(text))
-    if Path(path).name == RELEASED_CONFIG:
-        return _overridden(complete(_released(Path(path))), path, overrides)
     spec = importlib.util.spec_from_file_location(f"mmdisco_config_{Path(path).stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file: a config defines get_config() in one.")
@@ -183,28 +172,7 @@ def load_config(
     given = [] if argument is None else [argument]
     if given and not inspect.signature(module.get_config).parameters:
         raise ValueError(f"{path} takes no arguments: leave out the colon and {argument!r}.")
-    return _overridden(complete(module.get_config(*given)), path, overrides)
-
-
-def _released(path: Path) -> dict[str, Any]:
-    """The config of a released folder, with the weights as paths of that folder."""
-
-    def read(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: read(one) for key, one in value.items()}
-        if isinstance(value, list):
-            return tuple(read(one) for one in value)
-        if isinstance(value, str) and value.startswith(f"{RELEASED_WEIGHTS}/"):
-            return str(path.parent / value)
-        return value
-
-    try:
-        return read(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no whole JSON file ({error}): copy it again.") from error
-
-
-def _overridden(config: ConfigDict, path: str, overrides: Mapping[str, Any] | None) -> ConfigDict:
+    config = complete(module.get_config(*given))
     known = config.to_dict()
     for key, value in (overrides or {}).items():
         section, *rest = key.split(".")
@@ -218,19 +186,6 @@ def _overridden(config: ConfigDict, path: str, overrides: Mapping[str, Any] | No
         except TypeError as error:
             raise ValueError(f"config.{key} cannot be {value!r}: {error}.") from error
     return config
-
-
-def local_paths(tree: Any, name: str = "config") -> dict[str, str]:
-    """Texts of a config that may be paths, by their dotted names; prompts are none."""
-    if isinstance(tree, str):
-        return {name: tree}
-    if isinstance(tree, Mapping):
-        tree = {f"{name}.{key}": v for key, v in tree.items() if key not in _PROMPTS}
-    elif isinstance(tree, list | tuple):
-        tree = {f"{name}[{i}]": v for i, v in enumerate(tree)}
-    else:
-        return {}
-    return {n: text for key, value in tree.items() for n, text in local_paths(value, key).items()}
 
 
 def complete(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
@@ -310,23 +265,6 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
         else:
             out[key] = dict(value) if isinstance(value, Mapping) else value
     return out
-
-
-def _without_later_options(resolved: dict[str, Any]) -> dict[str, Any]:
-    """The config without those options of media files that runs of before did not record."""
-    data = resolved["data"]
-    usual = {**LATER_OPTIONS, "channels": "mono"}
-    kept = {k: v for k, v in data["options"].items() if k not in usual or v != usual[k]}
-    return resolved | {"data": data | {"options": kept}}
-
-
-def _scheduled(train: Training, record: dict[str, Any]) -> Training:
-    """The training with its schedule in numbers of steps, which `record` receives too."""
-    train = train.scheduled()
-    record["warmup_steps"] = train.warmup_steps
-    for key in OBJECTIVE_STEPS:
-        record["objective"][key] = getattr(train.objective, key)
-    return train
 
 
 def _weights(section: Mapping[str, str], bases: Mapping[str, Any]) -> dict[str, str]:

@@ -8,61 +8,24 @@ take numpy and JAX arrays, traced ones too, and return the same kind.
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-# Sound is int16 / 32768, both ways, as in soundfile, librosa and FFmpeg: every int16 value comes
-# back as it was. Only +1 has no value of its own, and is clipped to 32767.
-INT16_SCALE = 32768.0
+# Sound is read as int16 / 32768 and written as float * 32767: full scale never overflows.
+INT16_SCALE_IN, INT16_SCALE_OUT = 32768.0, 32767.0
 # A sampler may overshoot [-1, 1] a little, and that is clipped. Beyond this the array is something
 # else, such as pixels in 0..255 or int16 sound cast to float, and clipping would hide the mistake.
 MAX_OVERSHOOT = 8.0
 
 
-# A URL, or what `pathlib` makes of one: "gs://bucket" becomes "gs:/bucket".
-_REMOTE = re.compile(r"([a-z][a-z0-9+.-]+)://|(gs|s3|hf|https?|hdfs|az|abfss?|r2|gcs|file):/")
-_MOUNT = "mount the bucket as a folder (gcsfuse, mount-s3), or copy the files to a local disk"
-_REMEDIES = {
-    "hf": "give the id alone, as in NAME/MODEL, where a setting takes one, or download the files",
-    "file": "leave out file://",
-    "http": "download it, and give the local file",
-    "https": "download it, and give the local file",
-}
-
-
 class WriteError(OSError):
     """A file could not be written; nothing of it is left. Names the path and the remedy."""
-
-
-def is_remote(path: Any) -> bool:
-    """True for paths with a scheme, such as gs://bucket/folder."""
-    return bool(_REMOTE.match(os.fspath(path) if isinstance(path, os.PathLike) else str(path)))
-
-
-def require_local(paths: Mapping[str, Any], user: str = "mmdisco_jax") -> None:
-    """Refuses paths on remote file systems, which would become local folders called "gs:".
-
-    Args:
-      paths: by the name that the error gives them, such as "--workdir".
-      user: who reads or writes them, such as the mode's name.
-
-    Raises:
-      ValueError: a path with a scheme.
-    """
-    for name, path in paths.items():
-        if is_remote(path):
-            remedy = _REMEDIES.get(str(path).partition(":")[0], _MOUNT)
-            raise ValueError(
-                f"{name}={str(path)!r} is a remote path, and {user} reads and writes local files "
-                f"only: {remedy}."
-            )
 
 
 @contextlib.contextmanager
@@ -83,7 +46,6 @@ def replacing(
     Raises:
       WriteError: for OSError and `failures`.
     """
-    require_local({"path": path})
     target = Path(path)
     # In the same folder: a rename across file systems would copy, and not be atomic.
     temporary = target.parent / f".{uuid.uuid4().hex}.part"
@@ -120,7 +82,6 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
       FileExistsError: `path` exists and is not an empty folder; nothing is ever overwritten.
     """
-    require_local({"path": path})
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target}: exists already; move it away or choose another folder")
@@ -204,16 +165,14 @@ def from_int16(sound: ArrayLike, dtype: DTypeLike = np.float32) -> Any:
     """Sound as floats of `dtype` in [-1, 1): int16 is divided by 32768, floats are kept as is."""
     x = _array(sound)
     if x.dtype == np.int16:
-        return x.astype(dtype) / INT16_SCALE
+        return x.astype(dtype) / INT16_SCALE_IN
     if x.dtype.kind in "iub":
         raise ValueError(f"sound has dtype {x.dtype}, but must be int16, or floats in [-1, 1].")
     return x.astype(dtype)
 
 
 def to_int16(waveform: ArrayLike, *, check: bool = True) -> Any:
-    """Sound in [-1, 1] as int16: times 32768, rounded to nearest, clipped and never wrapped.
-
-    The inverse of `from_int16`: all 65,536 values come back.
+    """Sound in [-1, 1] as int16: times 32767, rounded to nearest, clipped and never wrapped.
 
     Args:
       waveform: float `[samples]` or `[b samples]`, mono; any shape without the check.
@@ -227,7 +186,7 @@ def to_int16(waveform: ArrayLike, *, check: bool = True) -> Any:
         waveform = checked_signal(waveform, name="waveform", ranks=ranks)
     x = _rounded_in(waveform)
     xp = x.__array_namespace__()
-    return xp.clip(xp.rint(x * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
+    return xp.rint(xp.clip(x, -1.0, 1.0) * INT16_SCALE_OUT).astype(np.int16)
 
 
 def checked_signal(array: ArrayLike, *, name: str, ranks: dict[int, str]) -> NDArray[np.floating]:

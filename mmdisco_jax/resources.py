@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
-from etils import epath
 
 CACHE_VARIABLE = "MMDISCO_CACHE_DIR"
-RUN = "{run}"  # in a config's weights: the folder of the run that a workdir belongs to
-RELEASED_CONFIG, RELEASED_WEIGHTS = "config.json", "weights"  # in a folder that `release` wrote
 _PACKAGE = Path(__file__).resolve().parent
 _WEIGHTS = "mmdisco_jax/weights/"
 
@@ -35,12 +32,10 @@ def find_config(text: str) -> tuple[str, str | None]:
 
     A path is looked up as given, then as the name of a shipped config: `bounce`, `bounce.py` and
     `configs/bounce.py` name one from any folder. Paths and arguments may hold any character. A path
-    ends at the first `.py:` before which there is a config, a bare name at its first `:`. A folder
-    is one that `release` wrote, whose config.json is the config.
+    ends at the first `.py:` before which there is a config, a bare name at its first `:`.
 
     Args:
-      text: a path ending in `.py`, or the name of a shipped config, either with `:argument`; or a
-        released folder.
+      text: a path ending in `.py`, or the name of a shipped config; either with `:argument`.
 
     Returns:
       (path, argument): the argument is None where there is none, and "" after a final `:`.
@@ -55,14 +50,6 @@ def find_config(text: str) -> tuple[str, str | None]:
         name = path.removeprefix("./").removeprefix("configs/").removesuffix(".py")
         if name in config_names():
             return str(config_dir() / f"{name}.py"), argument
-    released = Path(text).expanduser() / RELEASED_CONFIG
-    if released.is_file():
-        return str(released), None
-    if released.parent.is_dir():
-        raise ValueError(
-            f"{text} is a folder without {RELEASED_CONFIG}: a config is a .py file, or the folder "
-            "that the mode release wrote."
-        )
     raise ValueError(
         f"there is no config {text!r}: give the path of a .py file, or the name of a shipped "
         f"config ({', '.join(config_names())}); an argument follows after a colon."
@@ -92,26 +79,6 @@ def find_weights(text: str) -> str:
         if shipped.exists():
             return str(shipped)
     return text
-
-
-def in_run(text: str, workdir: str) -> str:
-    """The path of a weights file that follows its run: `{run}/video/weights.safetensors`.
-
-    `{run}` is the folder around `workdir`, such as `runs/mine` of `runs/mine/samples`, or `workdir`
-    itself where the file lies in there. Any other text is returned unchanged.
-    """
-    if not text.startswith(RUN):
-        return text
-    rest = text.removeprefix(f"{RUN}/")
-    inside = epath.Path(workdir) / rest
-    return str(inside if inside.exists() else epath.Path(_around(workdir)) / rest)
-
-
-def _around(folder: str) -> str:
-    """The folder that `folder` lies in, by its name."""
-    if "://" in folder:
-        return folder.rstrip("/").rpartition("/")[0]
-    return os.path.normpath(os.path.join(folder, os.pardir))
 
 
 def cache_dir() -> Path:

@@ -2,7 +2,6 @@
 """Sections of an experiment: frozen dataclasses of settings with their defaults."""
 
 import dataclasses
-import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ class Data:
     """Dataset, and how training reads it.
 
     name: of the registry `datasets.DATASETS`, or "package.module:attribute". dir: folder of
-    prepared data; "" is the user's cache folder. options: of the dataset's builder. prepared: the
-    folder of one prepared dataset, used as it is, where its media are gone; its options must be
-    `options`. "" is the dataset of `options` and their media, and no other. flip: clips
+    prepared data; "" is the user's cache folder. options: of the dataset's builder. flip: clips
     that are mirrored, "half", "off", or "official" for all. num_workers: processes that read
     batches ahead, 0 for threads. prepare_workers: processes that cut media files. in_memory:
     whether training keeps all clips in memory. latents: a folder into which `prepare` encodes the
@@ -31,7 +28,6 @@ class Data:
     name: str = "bounce"
     dir: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    prepared: str = ""
     flip: str = "half"
     num_workers: int = 0
     prepare_workers: int = 2
@@ -153,9 +149,7 @@ class Sampling:
 class Evaluation:
     """Measures: names of the registry `METRICS`, or "package.module:attribute".
 
-    num_real: test clips, half to compare with, half to be compared. num_training: training clips at
-    most that are searched for copies. baseline: the variant that others are compared with, sample
-    by sample; "" for the first that is not guided. levels: noise levels at which
+    num_real: test clips, half to compare with, half to be compared. levels: noise levels at which
     the discriminator itself is measured, on `level_pairs` held-out pairs; () for none. pool:
     workdirs of other sampling seeds, measured together with this one. weights: files of the metrics
     that are networks, by metric.
@@ -163,8 +157,6 @@ class Evaluation:
 
     metrics: tuple[str, ...] = ()
     num_real: int = 1024
-    num_training: int = 100_000
-    baseline: str = ""
     replicates: int = 1000
     seed: int = 0
     levels: tuple[int, ...] = ()
@@ -191,17 +183,9 @@ class TimeFocus:
     high: int = 0
 
 
-# Settings of the objective that are a share of the training's length, or a number of steps.
-OBJECTIVE_STEPS = ("denoising_from", "level_warmup_steps")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
     """Training of `target`: "discriminator", "super_resolution", or a key of `bases`.
-
-    What begins or grows in the course of a training (warmup_steps, and denoising_from and
-    level_warmup_steps of the objective) is a share of num_steps where it is below 1, and a number
-    of steps from 1 on; so a shorter training has all its parts. `scheduled` makes numbers of steps.
 
     Attributes:
       learning_rate: peak, after warmup_steps; it falls to final_fraction of that by a cosine.
@@ -210,14 +194,7 @@ class Training:
       time_sampler: "uniform", with the share `time` of its own, or "loss_second_moment" (Nichol and
         Dhariwal 2021) for a joint base model.
       keep: checkpoints. restore: "latest", or the number of a checkpoint's step.
-      num_steps: length of the training. Raised in the same workdir, a training goes on with its
-        optimizer; everything that depends on the length, the learning rate first, then follows the
-        new length from the step reached: a rate that had fallen to its end rises again to where the
-        longer cosine is at that step.
-      init_from: a weights file to start from instead of random numbers: parameters only, with a new
-        optimizer, at step 0, in another workdir. To go on with a training raise num_steps instead.
-      on_new_data: what resuming does where the data are no longer those of the checkpoint, such as
-        a folder with more files, prepared again: "refuse", or "continue" with the new data.
+      init_from: a weights file to start from instead of random numbers.
       weights_dtype: of weights.safetensors; checkpoints keep float32.
     """
 
@@ -225,7 +202,7 @@ class Training:
     batch_size: int = 64
     num_steps: int = 1000
     learning_rate: float = 1e-3
-    warmup_steps: float = 0.1
+    warmup_steps: int = 100
     final_fraction: float = 0.02
     b2: float = 0.99
     clip_norm: float = 1.0
@@ -239,34 +216,9 @@ class Training:
     save_every: int = 250
     keep: int = 3
     init_from: str = ""
-    on_new_data: str = "refuse"
     restore: str | int = "latest"
     weights_dtype: str = "float16"
-    objective: ObjectiveSpec = dataclasses.field(
-        default_factory=lambda: ObjectiveSpec(denoising_from=0.3, level_warmup_steps=0.3)
-    )
-
-    def scheduled(self) -> "Training":
-        """This training with every share of its length as a number of steps.
-
-        Raises:
-          ValueError: a negative number, or one above 1 that is not whole.
-        """
-        objective = {key: self._steps(f"objective.{key}") for key in OBJECTIVE_STEPS}
-        return dataclasses.replace(
-            self,
-            warmup_steps=self._steps("warmup_steps"),
-            objective=dataclasses.replace(self.objective, **objective),
-        )
-
-    def _steps(self, key: str) -> int:
-        value = operator.attrgetter(key)(self)
-        if value < 0 or (value > 1 and value != int(value)):
-            raise ValueError(
-                f"train.{key} is {value}: set a share of num_steps below 1, or a whole number of "
-                "steps."
-            )
-        return int(value) if value >= 1 else round(value * self.num_steps)
+    objective: ObjectiveSpec = dataclasses.field(default_factory=ObjectiveSpec)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -284,23 +236,6 @@ class Convert:
     architecture: str = ""
     source: str = ""
     target: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Release:
-    """A release of weights, and what its card says.
-
-    license: as the Hugging Face Hub names it, such as apache-2.0; it must be named. license_link:
-    of the license "other". datasets: names on the Hub. metrics: the metrics.json of an `evaluate`
-    of these weights, "" for none.
-    """
-
-    license: str = ""
-    license_link: str = ""
-    title: str = ""
-    description: str = ""
-    datasets: tuple[str, ...] = ()
-    metrics: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,9 @@
 
 import dataclasses
 import difflib
-import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -32,20 +31,6 @@ def read_settings(kind: type[T], values: Mapping[str, Any], where: str) -> T:
             raise ValueError(f"unknown setting {where}.{key}: {hint}")
         found[key] = _value(hints[key], value, f"{where}.{key}")
     return kind(**found)
-
-
-def checked(function: Callable[..., T], values: Mapping[str, Any], where: str) -> T:
-    """`function(**values)`; ValueError for keys that it does not take, or lacks.
-
-    Args:
-      where: dotted path of `values`, for errors.
-    """
-    try:
-        inspect.signature(function).bind(**values)
-    except TypeError as error:
-        names = ", ".join(inspect.signature(function).parameters)
-        raise ValueError(f"{where}: {error}; its keys are {names}.") from error
-    return function(**values)
 
 
 def defaults_of(kind: Any) -> dict[str, Any]:

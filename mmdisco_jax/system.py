@@ -20,7 +20,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import Base, check_schedules, made
 from mmdisco_jax.codecs.weighted import Loaded
 from mmdisco_jax.datasets import DATASETS
@@ -29,9 +28,7 @@ from mmdisco_jax.experiment import Experiment, load_config
 from mmdisco_jax.guidance.classifier_free import classifier_free
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.inputs.clips import Clips
-from mmdisco_jax.inputs.digests import record_digests
-from mmdisco_jax.inputs.prepared import NotPreparedError, prepared_folder
-from mmdisco_jax.inputs.sources import open_source
+from mmdisco_jax.inputs.sources import find_prepared, open_source
 from mmdisco_jax.inputs.windows import FixedWindows, WindowSize
 from mmdisco_jax.io import to_int16
 from mmdisco_jax.media.cutting import ClipSpec
@@ -40,7 +37,6 @@ from mmdisco_jax.nn.init import Init, definition
 from mmdisco_jax.pair import BaseDenoiser, DiscriminatorLogRatio, Models
 from mmdisco_jax.porting.weights import load_weights, read_metadata
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.resources import RUN
 from mmdisco_jax.samplers.levels import Levels, levels, solver_levels
 from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.sections import Sampling
@@ -63,8 +59,7 @@ def load(text: str | os.PathLike[str], overrides: Mapping[str, Any] | None = Non
 class System:
     """The parts of an experiment, each made once.
 
-    Attributes: `experiment`; `mesh`, over which the parameters of base models and discriminator are
-    cut as they are read.
+    Attributes: `experiment`; `mesh`, over which the base models' parameters are cut.
     """
 
     def __init__(self, experiment: Experiment, mesh: Mesh | None = None):
@@ -85,11 +80,6 @@ class System:
         """Noise schedule of each modality."""
         found = [base.schedules for base in self.bases.values()]
         return {m: s for one in found for m, s in sorted(one.items())}
-
-    @functools.cached_property
-    def schedule_digests(self) -> dict[str, str]:
-        """SHA-256 of each modality's noise schedule."""
-        return {m: schedule.digest() for m, schedule in self.schedules.items()}
 
     @functools.cached_property
     def formats(self) -> dict[str, LatentFormat]:
@@ -164,9 +154,8 @@ class System:
             or a discriminator that reads features of other base weights than the config's.
         """
         path = path or self.experiment.weights.get("discriminator", "")
-        abstract = jax.eval_shape(self.discriminator[1], jax.random.key(0))
-        shardings = parallel.tree_shardings(abstract, self.mesh) if self.mesh else None
-        params = load_weights(path, abstract, shardings)
+        _, init = self.discriminator
+        params = load_weights(path, jax.eval_shape(init, jax.random.key(0)))
         if not force_schedule:
             check_schedules(path, self.schedules)
         if self.reads_features:
@@ -222,52 +211,22 @@ class System:
             for m, c in self.codecs.items()
         }
 
-    @functools.cached_property
-    def signals(self) -> dict[str, str]:
-        """The part of a clip that a modality is a model of, whatever its name: "video" or "audio".
-
-        Found by what its codec decodes, [f h w 3] or [samples]. A modality of another kind, or one
-        of several of a kind, has none: media and records hold one video and one sound.
-        """
-        kinds = {m: m for m in self.modalities if m in ("audio", "video")}
-        for base in self.bases.values():
-            if set(base.modalities) - set(kinds):
-                kinds |= {m: _signal_of(shape) for m, shape in base.decoded_shapes().items()}
-        return {m: kind for m, kind in kinds.items() if kind and [*kinds.values()].count(kind) == 1}
-
-    def signal(self, modality: str) -> str:
-        """As `signals`; ValueError for a modality that has none."""
-        if modality not in self.signals:
-            raise ValueError(
-                f"modality {modality!r} is no video [f h w 3] or mono sound [samples], or not the "
-                f"only one, but clips hold one of each (of {list(self.modalities)}, "
-                f"{self.signals}): encode and write it in your own code."
-            )
-        return self.signals[modality]
-
     def encode(self, clips: Mapping[str, Any]) -> AV:
         """Latents of clips {"video": uint8 [b f h w 3], "audio": int16 [b samples]}."""
-        return {m: encode(np.asarray(clips[self.signal(m)])) for m, encode in self.encoders.items()}
+        return {m: encode(np.asarray(clips[m])) for m, encode in self.encoders.items()}
 
     def decode(self, latents: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Clips {m: [b ...]} of latents: pictures uint8, mono sound int16, others as decoded."""
+        """Clips of latents: pictures as uint8, sound as int16."""
         clips = {}
         for m, x in latents.items():
             clip = np.asarray(self.codecs[m].decode(x))
-            is_sound = clip.ndim == 2 and np.issubdtype(clip.dtype, np.floating)
-            clips[m] = to_int16(clip) if is_sound else clip
+            clips[m] = clip if np.issubdtype(clip.dtype, np.integer) else to_int16(clip)
         return clips
 
     @functools.cached_property
     def text_encoders(self) -> dict[str, Any]:
         """Functions (prompts) -> embeddings [n ...], of the modalities that read text."""
         return {m: e for base in self.bases.values() for m, e in base.text_encoders().items()}
-
-    def release_text_encoders(self) -> None:
-        """Frees the memory of the text encoders, which are read again where they are used again."""
-        vars(self).pop("text_encoders", None)
-        for base in self.bases.values():
-            base.release_text_encoders()
 
     @property
     def clip_spec(self) -> ClipSpec:
@@ -280,7 +239,6 @@ class System:
             width=clip.width,
             sample_rate_hz=clip.sample_rate_hz,
             spatial=self.experiment.data.options.get("spatial", "pad"),
-            channels=self.experiment.data.options.get("channels", "mono"),
         )
 
     # Prepared data.
@@ -291,7 +249,7 @@ class System:
           FileNotFoundError, ValueError: nothing prepared, or with other rates than the config's.
         """
         clip = self.experiment.clip
-        source = open_source(self.data_folder, split, in_memory=in_memory)
+        source = open_source(self._prepared(), split, in_memory=in_memory)
         for name, wanted in (("fps", clip.fps), ("sample_rate_hz", clip.sample_rate_hz)):
             prepared = source.metadata.get(name)
             if prepared is not None and prepared != wanted:
@@ -301,29 +259,29 @@ class System:
                 )
         return source
 
-    @functools.cached_property
-    def data_folder(self) -> Path:
-        """Folder of the prepared dataset that the config's options describe, or `data.prepared`.
+    def _prepared(self) -> Path:
+        """Folder of the prepared dataset that the config's options describe.
 
-        Simulated data are prepared here if they are missing.
-
-        Raises:
-          NotPreparedError: it is not prepared; no other dataset is taken for it.
+        Simulated data are prepared here if they are missing. Where media are gone since, or have
+        changed, and `data.dir` is set, the only dataset in that folder is used.
         """
         data = self.experiment.data
+        builder = DATASETS.get(data.name)
         try:
-            return prepared_folder(data.name, data.folder, data.options, chosen=data.prepared)
-        except NotPreparedError:
-            builder = DATASETS.get(data.name)
-            if not getattr(builder, "SIMULATED", False) or jax.process_count() > 1:
+            name = builder.config(**data.options).name
+        except (FileNotFoundError, ValueError, TypeError):
+            if not data.dir:
                 raise
-        summary = prepare(data.name, data.folder, **data.options)
-        return Path(summary["directory"])
-
-    @functools.cached_property
-    def data_digests(self) -> dict[str, str]:
-        """SHA-256 of the records of each split of the prepared dataset."""
-        return record_digests(self.data_folder)
+            return find_prepared(data.name, data_dir=data.folder)
+        folder = data.folder / builder.name / name / str(builder.VERSION)
+        if not folder.is_dir():
+            if not getattr(builder, "SIMULATED", False) or jax.process_count() > 1:
+                raise FileNotFoundError(
+                    f"the dataset {data.name!r} of this config is not prepared: there is no "
+                    f"{folder}. Run the mode prepare with the same config first."
+                )
+            prepare(data.name, data.folder, **data.options)
+        return folder
 
     def window(self, source: Any) -> WindowSize | None:
         """Window that is drawn from prepared clips longer than the config's; None for the whole."""
@@ -450,8 +408,6 @@ class System:
             settings = self.experiment.variant(variant)
             path = settings.discriminator_weights or self.experiment.weights["discriminator"]
             if settings.is_guided and not Path(path).is_file():
-                if path.startswith(RUN):
-                    read_metadata(path)  # says what is missing
                 raise FileNotFoundError(
                     f"config.weights.discriminator={path!r}: no such file. Train a discriminator, "
                     "or convert a released one, and name its file."
@@ -470,10 +426,3 @@ class System:
         from mmdisco_jax.losses import training_loss  # which needs this module
 
         return training_loss(self, target)
-
-
-def _signal_of(shape: tuple[int, ...]) -> str:
-    """Kind of a decoded clip of this shape, "" for none of ours."""
-    if len(shape) == 4 and shape[-1] == 3:
-        return "video"
-    return "audio" if len(shape) == 1 else ""

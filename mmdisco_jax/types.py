@@ -25,8 +25,6 @@ LogRatioFn = Callable[[AV, Array, Cond], Array]
 Params = Any
 # Before a modality's name: the embedding of its text, in examples and batches.
 TEXT = "text_"
-# Before the names of what the base models generated, in batches that train a discriminator.
-FAKE = "fake_"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from mmdisco_jax import cli
+from mmdisco_jax.registry import Registry
 from mmdisco_jax.resources import config_names
+from mmdisco_jax.system import System
 from tests.support import training_processes as processes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +63,7 @@ def _main(arguments: list[str], stderr: str) -> None:
         (("train", CONFIG, "--wordkir={}"), "Unknown command line flag 'wordkir'"),
         (
             ("train", "--config=folder:sise=2", "--workdir={}", "--dry_run"),
-            "unknown argument 'sise' of the config: choose from path, train, preset, runs, seconds",
+            "unknown argument 'sise' of the config: choose from path, train, seconds",
         ),
         (
             ("train", "--config=folder:seconds=two", "--workdir={}", "--dry_run"),
@@ -137,9 +139,9 @@ def test_named_arguments_keep_odd_paths_and_types(capsys):
     assert options["clip_seconds"] == config["clip"]["seconds"] == 2.0
     assert config["clip"]["height"] == config["clip"]["width"] == options["height"] == 32
     assert config["train"]["target"] == "video"
-    first = resolved(capsys, "--config=folder:/media/my, videos,fps=20")
+    first = resolved(capsys, "--config=folder:/media/my, videos,fps=8")
     assert first["data"]["options"]["folder"] == "/media/my, videos"
-    assert first["clip"]["fps"] == 20
+    assert first["clip"]["fps"] == 8
 
 
 def test_prompts_become_part_of_the_config(capsys, tmp_path):
@@ -153,6 +155,24 @@ def test_prompts_become_part_of_the_config(capsys, tmp_path):
 def test_the_traceback_of_an_error_is_shown_on_request():
     with pytest.raises(ValueError, match="unknown mode 'paint'"):
         cli.main(["launch.py", "paint", CONFIG, "--workdir=nowhere", "--traceback"])
+
+
+def interrupted(system: System, workdir: Path) -> None:
+    """A mode during which the user presses Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _main_of_interrupted(arguments: list[str], stderr: str) -> None:
+    cli.TASKS = Registry("mode", {"train": "tests.test_cli:interrupted"})
+    _main(arguments, stderr)
+
+
+def test_an_interrupted_run_is_no_traceback(tmp_path):
+    arguments = ["launch.py", "train", CONFIG, f"--workdir={tmp_path / 'run'}", "--compile_cache="]
+    status = processes.call(_main_of_interrupted, arguments, str(tmp_path / "stderr"))
+    assert status == 130
+    told = (tmp_path / "stderr").read_text()
+    assert told == "interrupted; the same command resumes where it stopped.\n"
 
 
 def test_dry_run_prints_the_resolved_config_and_does_nothing(tmp_path):

@@ -77,7 +77,7 @@ def test_every_setting_is_in_the_completed_config():
 
 def test_a_config_decides_and_the_rest_is_default():
     experiment = Experiment.from_config(SMALL)
-    assert experiment.seed == 0 and experiment.train == Training().scheduled()
+    assert experiment.seed == 0 and experiment.train == Training()
     assert experiment.data.folder == cache_dir() / "data"
     assert experiment.clip.num_frames == 4 and experiment.clip.num_samples == 160
     base = experiment.bases["video"]

@@ -13,13 +13,10 @@ import numpy as np
 import pytest
 
 from mmdisco_jax.experiment import Experiment
-from mmdisco_jax.export.clips import write_shard
 from mmdisco_jax.guidance.joint import joint
 from mmdisco_jax.pair import BaseDenoiser, DiscriminatorLogRatio
 from mmdisco_jax.porting.weights import save_weights
 from mmdisco_jax.system import System
-from mmdisco_jax.tasks.evaluate import pooled
-from mmdisco_jax.tasks.sample import check_media
 
 OUTSIDE = "tests.support.outside"
 CODECS = {
@@ -71,23 +68,6 @@ def inputs(system) -> tuple[Any, jax.Array]:
 def test_a_system_of_three_modalities_has_their_names(system):
     assert set(system.modalities) == set(CODECS) == set(system.schedules)
     assert system.shapes == {"smell": (4, 3), "sound": (16, 1), "touch": (8, 1)}
-
-
-def test_modalities_that_no_clip_holds_are_named(system, tmp_path):
-    """One picture, two sounds: there is no telling which of the two a record's sound is."""
-    assert system.signals == {"smell": "video"}
-    with pytest.raises(ValueError, match="modality 'sound' is no video"):
-        system.encode({"video": np.zeros((1, 4, 16, 16, 3), np.uint8)})
-    with pytest.raises(ValueError, match=r"num_media=8 writes films.*set sample\.num_media=0"):
-        check_media(system)
-    latents = {m: np.zeros((1, *shape), np.float32) for m, shape in system.shapes.items()}
-    clips = system.decode(latents)
-    assert {m: x.dtype for m, x in clips.items()} == {
-        **{"smell": np.uint8, "sound": np.int16, "touch": np.int16}
-    }
-    write_shard(tmp_path / "alone", 0, clips)
-    with pytest.raises(ValueError, match=r"hold \['smell', 'sound', 'touch'\].*measures need"):
-        pooled([tmp_path], "alone")
 
 
 def test_leaves_are_the_parameters_alone(system):

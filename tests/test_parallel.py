@@ -131,7 +131,7 @@ def test_a_loss_with_a_memory_is_cut_over_devices_too(tmp_path):
     cut.mkdir()
     assert processes.call(toy.run_on_mesh, cut, {"data": 1, "fsdp": 2}, devices=2, **options) == 0
     assert_agree(cut, tmp_path)
-    assert np.load(cut / "final.npz")["history.counts"].tolist() == [3] * 4
+    assert np.load(cut / "final.npz")["memory.counts"].tolist() == [3] * 4
 
 
 def test_two_processes_train_as_one_and_one_process_can_go_on(tmp_path, alone):

@@ -15,7 +15,8 @@ import pytest
 
 from mmdisco_jax.cli import _define
 from mmdisco_jax.experiment import load_config
-from mmdisco_jax.metrics.report import Report
+from mmdisco_jax.metrics.api import Result
+from mmdisco_jax.metrics.evaluation import Report
 from mmdisco_jax.resources import CACHE_VARIABLE, find_config
 from mmdisco_jax.tasks import TASKS
 
@@ -58,7 +59,8 @@ def _docstring(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def demo() -> Report:
-    return Report.of_record(json.loads(DEMO.read_text()))
+    rows = json.loads(DEMO.read_text())["rows"]
+    return Report(rows={name: tuple(Result(**row) for row in some) for name, some in rows.items()})
 
 
 def test_the_readme_is_short():
@@ -123,7 +125,7 @@ def _commands(text: str) -> list[list[str]]:
     """Words of each `mmdisco MODE` or `launch.py MODE` in a shell text, as the shell sees them."""
     text = re.sub(r"\\\n\s*", " ", text)
     for name, value in re.findall(r'^\s*(\w+)="(.*)"$', text, re.MULTILINE):
-        text = re.sub(rf"\${name}\b", lambda _, v=value: v, text.replace(f'{name}="{value}"', ""))
+        text = text.replace(f"${name} ", f"{value} ").replace(f'{name}="{value}"', value)
     commands = re.findall(r"(?:mmdisco|launch\.py) +(?=\w+ .*--config=)([^;\n]*)", text)
     return [shlex.split(command, comments=True) for command in commands]
 

@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from tqdm import tqdm
+
 from mmdisco_jax.checks import require_at_least
-from mmdisco_jax.progress import Progress
 from mmdisco_jax.worlds.bounce import physics
 
 from .bounce_dataset_builder import FIRST_INDEX, clip_index
@@ -46,7 +47,7 @@ def export_media(
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"bounce_{split}_{record:05d}.mp4" for record in range(num_clips)]
-    for record, path in enumerate(Progress(paths, unit="clip", what="export")):
+    for record, path in enumerate(tqdm(paths, unit="clip", desc="export")):
         clip = physics.simulate(seed, clip_index(split, record))
         write_mp4(
             path,

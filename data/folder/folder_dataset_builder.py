@@ -11,12 +11,12 @@ from mmdisco_jax.media.entries import Entry, read_csv, read_list, scan
 class Options(MediaOptions):
     """Options of `MediaOptions`, and the choice of files.
 
-    By default all media files of `folder` are used, recursively; it may also be one file.
+    By default all media files of `folder` are used, recursively.
 
     Attributes:
-      files: a text file that names one file a line, relative to `folder`; it may lie there too.
+      files: a text file that names one file a line, relative to `folder`.
       table: a CSV with the column file, relative to `folder`, and optionally caption,
-        start_seconds and split; it may lie there too.
+        start_seconds and split.
       test_fraction: share of the files for `test`, in [0, 1]. A file's split depends only on
         `seed` and its own name.
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """TFDS builder of `vggsound`: the clips of its table, with the labels as captions."""
 
+import csv
 import dataclasses
 from pathlib import Path
 
 from mmdisco_jax.media.builder import MediaBuilder, MediaOptions
-from mmdisco_jax.media.entries import Entry, read_table, scan
+from mmdisco_jax.media.entries import Entry, scan
 
 _CLIP_SECONDS = 10
 _COLUMNS = 4  # YouTube id, start in seconds, label, split; no header
@@ -29,11 +30,11 @@ class Options(MediaOptions):
         files: dict[str, Entry] = {}
         for entry in scan(self.folder):
             files.setdefault(entry.path.stem, entry)
-        rows = read_table(self.table, self.folder)
-        rows = rows[1:] if rows and _is_header(rows[0][1]) else rows
-        if not rows:
-            raise ValueError(f"{self.table} has no row; pass the vggsound.csv of the release.")
-        return [self._entry(row, line, files) for line, row in rows]
+        table = Path(self.table).expanduser()
+        if not table.is_file():
+            raise FileNotFoundError(f"no file {table}; pass the vggsound.csv of the release.")
+        rows = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))
+        return [self._entry(row, n, files) for n, row in enumerate(rows, 1)]
 
     def _entry(self, row: list[str], number: int, files: dict[str, Entry]) -> Entry:
         if len(row) != _COLUMNS or not row[1].strip().isdigit() or row[3] not in ("train", "test"):
@@ -52,12 +53,6 @@ class Options(MediaOptions):
             return dataclasses.replace(files[video], start_seconds=float(start), **common)
         name = f"{video}_{start:06d}.mp4"
         return Entry(name=name, path=Path(self.folder).expanduser() / name, **common)
-
-
-def _is_header(cells: list[str]) -> bool:
-    """Whether a first row names its columns; the release has none, but copies of it do."""
-    named = len(cells) == _COLUMNS and cells[3] not in ("train", "test")
-    return named and not cells[1].strip().isdigit()
 
 
 class Builder(MediaBuilder):

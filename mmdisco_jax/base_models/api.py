@@ -122,16 +122,9 @@ class Base(abc.ABC):
         """Functions (prompts) -> embeddings [n ...] of the modalities that read text."""
         return {}
 
-    def release_text_encoders(self) -> None:
-        """Frees their memory; the next call of `text_encoders` reads them again."""
-        return None
-
     @abc.abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """JSON of the codecs and encoders: what latents and embeddings depend on.
-
-        Weights are named by the SHA-256 of their contents, not by their paths.
-        """
+        """JSON of the codecs and encoders: what latents and embeddings depend on."""
         ...
 
     @abc.abstractmethod
@@ -175,12 +168,13 @@ class TrainedBase(Base):
     """
 
     def load(self, mesh: Mesh | None = None, *, force_schedule: bool = False) -> Params:
-        abstract = jax.eval_shape(self.definition()[1], jax.random.key(0))
-        shardings = parallel.tree_shardings(abstract, mesh) if mesh else None
-        params = load_weights(self.weights, abstract, shardings)
+        _, init = self.definition()
+        params = load_weights(self.weights, jax.eval_shape(init, jax.random.key(0)))
         if not force_schedule:
             check_schedules(self.weights, self.schedules)
-        return params
+        if mesh is None:
+            return params
+        return jax.device_put(params, parallel.tree_shardings(params, mesh))
 
     def digest(self) -> str | None:
         return digest(self.weights) if Path(self.weights).is_file() else None

@@ -12,7 +12,6 @@ from mmdisco_jax.process.noising import (
     LevelSampler,
     TimeSampler,
     add_noise,
-    check_levels,
     draw_noise,
     mean_by_level,
     noisy,
@@ -43,7 +42,6 @@ def noise_prediction(
       x0: clean samples [b ...].
       num_bins: noise-level bins of the logged error `x0_error/<bin>` (an empty bin is nan).
     """
-    check_levels(time_sampler, schedule)
     key_t, key_noise = jax.random.split(key)
     t = time_sampler(key_t, x0.shape[0])
     eps = draw_noise(key_noise, {"x": x0})["x"]
@@ -93,7 +91,6 @@ def joint_noise_prediction(
       The loss; metrics, of which `loss_<m>` sum to the loss and `vb_<m>` is the bound's part of it;
       the history with this batch's losses, which are those before the time sampler's weights.
     """
-    check_levels(time_sampler, {m: schedules[m] for m in x0})
     key_t, key_noise, key_model = jax.random.split(key, 3)
     batch = next(iter(x0.values())).shape[0]
     t, weights = time_sampler.draw(history, key_t, batch)

@@ -10,7 +10,6 @@ import abc
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -19,26 +18,24 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import Base
-from mmdisco_jax.base_models.scheduler_json import read_abar
-from mmdisco_jax.io import digest
 from mmdisco_jax.nn.init import Init, definition, skeleton
 from mmdisco_jax.porting.folders import open_component, read_json
 from mmdisco_jax.porting.hub import locate
 from mmdisco_jax.porting.lazy import LazyTensors, open_files
 from mmdisco_jax.porting.place import as_torch, place
 from mmdisco_jax.porting.port import PORTS, Port
+from mmdisco_jax.process import SCHEDULES
 from mmdisco_jax.process.schedules import Schedule
-from mmdisco_jax.progress import Progress
 from mmdisco_jax.text.encoder import TextEncoder
 from mmdisco_jax.text.tokens import load_tokenizer
 from mmdisco_jax.types import AV, Array, Cond, LatentFormat, Params
 
 # The file of a component whose weights `convert` has written with this project's names and layout.
 OURS = "weights.safetensors"
-_REMEDY = "config.sample.force_schedule=True goes on with the recipe's own schedule."
 _CONFIG, _SCHEDULER = "config.json", "scheduler/scheduler_config.json"
 UNET, VAE, VOCODER, TEXT_ENCODER, TOKENIZER = (
     *("unet", "vae", "vocoder"),
@@ -211,32 +208,35 @@ class PipelineBase(Base):
         return place(abstract, network.tensors, shardings=shardings, dtype=self.param_dtype)
 
     def _check_scheduler(self) -> None:
-        """ValueError if the pipeline was trained with another noise schedule than the recipe's.
-
-        Also for a scheduler's file that says what this project does not know; see `read_abar`.
-        """
+        """ValueError if the pipeline was trained with another noise schedule than the recipe's."""
         path = self.root(UNET) / _SCHEDULER
         if not path.is_file():
             return
-        try:
-            theirs = Schedule(read_abar(read_json(path)))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error} {_REMEDY}") from error
-        if theirs.digest() != self.SCHEDULE.digest():
-            found = read_json(path)
-            keys = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
-            said = {key: found.get(key) for key in keys}
-            if found.get("trained_betas") is not None:
-                said = {"trained_betas": f"a table of {theirs.num_timesteps}"}
-            raise ValueError(
-                f"{path} says {said}, but base model {self.name} ({type(self).__name__}) has "
-                f"{dict(self.SCHEDULE.settings)}: each level would stand for another amount of "
-                f"noise. Give weights of this model. {_REMEDY}"
-            )
+        found = read_json(path)
+        kind = found.get("prediction_type", "epsilon")
+        if kind != "epsilon":
+            raise ValueError(f"{path}: prediction_type is {kind!r}, but must be 'epsilon'.")
+        shape, keys = found.get("beta_schedule"), ("num_train_timesteps", "beta_start", "beta_end")
+        if shape in SCHEDULES.names():
+            theirs: Any = SCHEDULES.get(shape)(*(found[key] for key in keys))
+            if theirs.digest() == self.SCHEDULE.digest():
+                return
+        raise ValueError(
+            f"{path} says {shape} {[found.get(key) for key in keys]}, but base model {self.name} "
+            f"({type(self).__name__}) has {dict(self.SCHEDULE.settings)}: each level would stand "
+            "for another amount of noise. Give weights of this model; "
+            "config.sample.force_schedule=True goes on."
+        )
 
     @functools.cached_property
     def _digest(self) -> str:
-        return _digest(self._network.tensors or LazyTensors({}), f"weights of {self.name}")
+        tensors = self._network.tensors or LazyTensors({})
+        sha = hashlib.sha256()
+        for key in tqdm(sorted(tensors), desc=f"weights of {self.name}", leave=False):
+            array = np.ascontiguousarray(tensors[key])
+            sha.update(f"{key} {array.dtype} {array.shape}".encode())
+            sha.update(array.reshape(-1).view(np.uint8).data)
+        return sha.hexdigest()
 
     def digest(self) -> str | None:
         return self._digest if self.weights else None
@@ -276,9 +276,6 @@ class PipelineBase(Base):
     def text_encoders(self) -> dict[str, TextEncoder]:
         return {self.name: self._text_encoder}
 
-    def release_text_encoders(self) -> None:
-        vars(self).pop("_text_encoder", None)
-
     @functools.cached_property
     def _text_encoder(self) -> TextEncoder:
         found, port = self.component(TEXT_ENCODER, self.TEXT_KIND), PORTS.get(self.TEXT_KIND)
@@ -305,38 +302,10 @@ class PipelineBase(Base):
         return self._tokenizer(spec).length, spec.hidden_size
 
     def provenance(self) -> dict[str, Any]:
-        fields = {
+        recipe = {"recipe": type(self).__name__, "weights": self.weights}
+        return recipe | {
             name: getattr(self, name) for name in ("codec_dtype", "text_dtype", "text_length")
         }
-        return {"recipe": type(self).__name__, **fields, "sha256": self._part_digests}
-
-    @functools.cached_property
-    def _part_digests(self) -> dict[str, str]:
-        """SHA-256 of codec and text encoder, by the folder of each: config, tensors, vocabulary."""
-        if not self.weights:
-            return {}
-        parts = self._codec_parts | {TEXT_ENCODER: self.component(TEXT_ENCODER, self.TEXT_KIND)}
-        found = {
-            name: _digest(part.tensors, f"{name} of {self.name}", part.config)
-            for name, part in parts.items()
-        }
-        files = sorted((self.root(TEXT_ENCODER, others=(TOKENIZER,)) / TOKENIZER).iterdir())
-        hashes = [[path.name, digest(path)] for path in files if path.is_file()]
-        return found | {TOKENIZER: hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}
-
-
-def _digest(tensors: LazyTensors, what: str, config: Mapping[str, Any] | None = None) -> str:
-    """SHA-256 of tensors by name, and of the config of their network if it is given."""
-    sha = hashlib.sha256()
-    if config is not None:
-        # What a library adds about itself and its caches makes no other network.
-        used = {key: value for key, value in config.items() if not key.startswith("_")}
-        sha.update(json.dumps(used, sort_keys=True).encode())
-    for key in Progress(sorted(tensors), what=what, unit="tensor", leave=False):
-        array = np.ascontiguousarray(tensors[key])
-        sha.update(f"{key} {array.dtype} {array.shape}".encode())
-        sha.update(array.reshape(-1).view(np.uint8).data)
-    return sha.hexdigest()
 
 
 def _root(source: str, setting: str, *models: str, others: tuple[str, ...] = ()) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 
 from mmdisco_jax.process.posterior import posterior
 from mmdisco_jax.process.predictions import per_sample
-from mmdisco_jax.process.schedules import Schedule, at_levels
+from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import Array
 
 _HALF_BIN = 1 / 255  # half the width of a bin of 8-bit pixels in [-1, 1]
@@ -46,7 +46,7 @@ def variational_bound(x0: Array, error: Array, v: Array, t: Array, schedule: Sch
     error = jax.lax.stop_gradient(error)
 
     def at(table: np.ndarray) -> Array:
-        return per_sample(at_levels(table, t), error)
+        return per_sample(jnp.asarray(table, jnp.float32)[t], error)
 
     wider = 0.5 * (v + 1) * at(np.log(q.large / small))  # log variance of p over that of q
     log_variance = at(np.log(small)) + wider

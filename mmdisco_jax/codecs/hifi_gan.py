@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from mmdisco_jax.nn.config_json import TRANSFORMERS_FIXED, TRANSFORMERS_IGNORED, read_config
 from mmdisco_jax.nn.conv import Conv
 from mmdisco_jax.porting.port import Port
 
@@ -221,8 +220,7 @@ def spec_from_config(config: Mapping[str, Any]) -> HifiGanSpec:
     """Read the spec from the `config.json` of a transformers `SpeechT5HifiGan`.
 
     Raises:
-      ValueError: the config is that of another model, has a key that this port does not know, or
-        the sizes do not fit each other.
+      ValueError: the config is that of another model, or the sizes do not fit each other.
     """
     model = config.get("model_type", "speecht5_hifigan")
     if model != "speecht5_hifigan":
@@ -230,13 +228,7 @@ def spec_from_config(config: Mapping[str, Any]) -> HifiGanSpec:
             f"the vocoder's config has model_type={model!r}, but only 'speecht5_hifigan' is "
             "ported: choose another checkpoint."
         )
-    values = read_config(
-        config,
-        model="vocoder",
-        defaults=_DEFAULTS,
-        fixed=TRANSFORMERS_FIXED,
-        ignored=TRANSFORMERS_IGNORED,
-    )
+    values = {key: config.get(key, default) for key, default in _DEFAULTS.items()}
     return HifiGanSpec(**{key: _tuples(value) for key, value in values.items()})
 
 

@@ -19,7 +19,7 @@ import librosa
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmdisco_jax.io import from_int16
+from mmdisco_jax.io import INT16_SCALE_IN
 from mmdisco_jax.types import Array, ClipFormat, Clock
 
 
@@ -109,7 +109,7 @@ class LogMel:
                 f"log_mel of {self.num_frames} frames needs [b, {self.num_samples}] samples, got "
                 f"{tuple(samples.shape)}: prepare the data with that length and sample rate."
             )
-        wave = jnp.asarray(from_int16(samples))
+        wave = jnp.asarray(samples, jnp.float32) / INT16_SCALE_IN
         padded = jnp.pad(wave, ((0, 0), (self.n_fft // 2, self.n_fft // 2)))
         starts = jnp.arange(self.num_frames)[:, None] * self.hop_length
         frames = padded[:, starts + jnp.arange(self.n_fft)]

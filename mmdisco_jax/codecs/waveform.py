@@ -8,15 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmdisco_jax.io import from_int16
+from mmdisco_jax.io import INT16_SCALE_IN
 from mmdisco_jax.types import Array, ClipFormat, Clock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Waveform:
     """int16 [b samples] <-> float32 [b samples/fold fold], full scale / `scale`.
-
-    Floats in [-1, 1] are encoded too.
 
     scale: 1 gives [-1, 1], as MM-Diffusion's. A smaller one brings quiet sound nearer to the unit
       variance that the noise has; nothing is clipped in encoding.
@@ -39,8 +37,7 @@ class Waveform:
         return cls(**options)
 
     def latent_shape(self, clip: ClipFormat) -> tuple[int, ...]:
-        """[l c] of the latent of a clip; ValueError unless `fold` divides its samples."""
-        self._check_fold(clip.num_samples)
+        """[l c] of the latent of a clip."""
         return clip.num_samples // self.fold, self.fold
 
     def clock(self, clip: ClipFormat) -> Clock:
@@ -49,18 +46,15 @@ class Waveform:
         return Clock(first=0.5 * step, step=step)
 
     def encode(self, samples: ArrayLike) -> Array:
-        x = jnp.asarray(from_int16(samples)) / self.scale
-        self._check_fold(x.shape[-1])
+        x = jnp.asarray(samples, jnp.float32) / (INT16_SCALE_IN * self.scale)
+        if x.shape[-1] % self.fold:
+            raise ValueError(
+                f"{x.shape[-1]} samples cannot be folded by {self.fold}: the fold must divide "
+                "their number; change the codec's fold in config.bases, or config.clip.seconds."
+            )
         return x.reshape(*x.shape[:-1], -1, self.fold)
 
     def decode(self, x: ArrayLike) -> np.ndarray:
         """float32 [b samples]; values beyond full scale are clipped."""
         folded = np.asarray(x, np.float32)
         return np.clip(folded.reshape(len(folded), -1) * self.scale, -1.0, 1.0)
-
-    def _check_fold(self, num_samples: int) -> None:
-        if num_samples % self.fold:
-            raise ValueError(
-                f"{num_samples} samples cannot be folded by {self.fold}: the fold must divide "
-                "their number; change the codec's fold in config.bases, or config.clip.seconds."
-            )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A discriminator that compares modalities, as sound and picture, moment by moment (ours).
+"""A discriminator that compares sound and picture moment by moment (ours).
 
 The official fusions pool each modality before they meet, or only concatenate. Here both towers keep
 one feature vector per video frame, and the pair enters as products (see `AlignedFusion`).
@@ -22,6 +22,8 @@ from mmdisco_jax.discriminator.aligned_fusion import FUSION_HEADS
 from mmdisco_jax.nn.patches import check_patch, num_tokens, patchify
 from mmdisco_jax.nn.transformer import GatedMLP, NoiseLevel, Stack, layer_norm
 from mmdisco_jax.types import AV, Array, LatentFormat
+
+ORDER = ("audio", "video")
 
 
 class FeatureModel(Protocol):
@@ -111,23 +113,22 @@ class FramePatches(nnx.Module):
 
 
 class AlignedDiscriminator(nnx.Module):
-    """x_t {m: [b frames ... c]}, t [b] -> logit [b], of two modalities or more."""
+    """x_t {audio [b l m c], video [b f h w c]}, t [b] -> logit [b]."""
 
     def __init__(self, towers: Mapping[str, TowerSpec], spec: AlignedSpec, *, rngs: nnx.Rngs):
-        order = self.modalities = tuple(sorted(towers))
-        self.patches = nnx.Dict({m: FramePatches(towers[m], rngs=rngs) for m in order})
+        self.patches = nnx.Dict({m: FramePatches(towers[m], rngs=rngs) for m in ORDER})
         self.towers = nnx.Dict(
-            {m: MomentTower(self.patches[m].out_features, spec, rngs=rngs) for m in order}
+            {m: MomentTower(self.patches[m].out_features, spec, rngs=rngs) for m in ORDER}
         )
-        self.fusion = FUSION_HEADS[spec.fusion](spec, order, rngs=rngs)
+        self.fusion = FUSION_HEADS[spec.fusion](spec, rngs=rngs)
 
     def features(self, x_t: AV, t: Array) -> AV:
         """Features of each modality on its own: {m: [b, moments, width]}."""
-        return {m: self.towers[m](self.patches[m](x_t[m], t), t) for m in self.modalities}
+        return {m: self.towers[m](self.patches[m](x_t[m], t), t) for m in ORDER}
 
     def fuse(self, features: AV, t: Array) -> Array:
         """The logit [b] of pairs given by their features."""
-        return self.fusion(features, t)
+        return self.fusion(features["audio"], features["video"], t)
 
     def __call__(self, x_t: AV, t: Array, cond=None) -> Array:
         del cond  # unconditional
@@ -138,9 +139,8 @@ class FeatureDiscriminator(nnx.Module):
     """The same on the features of the base models; `on_bases` makes it a function of x_t."""
 
     def __init__(self, in_features: Mapping[str, int], spec: AlignedSpec, *, rngs: nnx.Rngs):
-        order = self.modalities = tuple(sorted(in_features))
-        self.towers = nnx.Dict({m: MomentTower(in_features[m], spec, rngs=rngs) for m in order})
-        self.fusion = FUSION_HEADS[spec.fusion](spec, order, rngs=rngs)
+        self.towers = nnx.Dict({m: MomentTower(in_features[m], spec, rngs=rngs) for m in ORDER})
+        self.fusion = FUSION_HEADS[spec.fusion](spec, rngs=rngs)
 
     def on_bases(self, bases: Mapping[str, FeatureModel]) -> "OnBases":
         return OnBases(self, bases)
@@ -155,12 +155,11 @@ class OnBases:
 
     def features(self, x_t: AV, t: Array) -> AV:
         """Features of each modality on its own: {m: [b, moments, width]}."""
-        towers = self.head.towers
-        return {m: towers[m](self.bases[m].features(x_t[m], t), t) for m in self.head.modalities}
+        return {m: self.head.towers[m](self.bases[m].features(x_t[m], t), t) for m in ORDER}
 
     def fuse(self, features: AV, t: Array) -> Array:
         """The logit [b] of pairs given by their features."""
-        return self.head.fusion(features, t)
+        return self.head.fusion(features["audio"], features["video"], t)
 
     def __call__(self, x_t: AV, t: Array, cond=None) -> Array:
         del cond  # unconditional
@@ -179,15 +178,7 @@ def build(
 
     towers: {modality: {"patch": ..., "patch_width": ...}}. num_moments: 0 takes the frames of the
     modality that has fewest. spec: the other fields of `AlignedSpec`.
-
-    Raises:
-      ValueError: towers of other modalities than the formats'.
     """
-    if set(towers) != set(formats):
-        raise ValueError(
-            f"there are towers of {sorted(towers)}, but the modalities are {sorted(formats)}: give "
-            "one for each."
-        )
     made = {m: TowerSpec(sample_shape=formats[m].shape, **fields) for m, fields in towers.items()}
     aligned = AlignedSpec(num_moments=num_moments or _fewest_frames(formats), **spec)
     return AlignedDiscriminator(made, aligned, rngs=rngs)

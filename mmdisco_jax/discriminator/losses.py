@@ -47,29 +47,17 @@ def best_scale(r: AV, eps: AV, eps_base: AV) -> dict[str, Array]:
     return out
 
 
-def mismatched(features: Array, groups: int, shifts: int, *, step: int = 1) -> Array:
+def mismatched(features: Array, groups: int, shifts: int) -> Array:
     """Features [groups * n, ...] rotated within each group by 1..shifts -> [shifts * b, ...].
 
-    A group shares its noise level. step: rotates by so many times that; 0 repeats the features.
+    A fake pair is one sample's video with another's sound; a group shares its noise level.
     """
-    n, furthest = features.shape[0] // groups, shifts * max(step, 1)
-    if features.shape[0] % groups or not 1 <= furthest < n:
+    n = features.shape[0] // groups
+    if features.shape[0] % groups or not 1 <= shifts < n:
         raise ValueError(
-            f"mismatching {features.shape[0]} samples in {groups} groups by 1..{furthest} needs "
-            f"groups of equal size above {furthest}: raise the batch size, or lower groups or "
-            "shifts."
+            f"mismatching {features.shape[0]} samples in {groups} groups by 1..{shifts} needs "
+            f"groups of equal size above {shifts}: raise the batch size, or lower groups or shifts."
         )
     split = features.reshape(groups, n, *features.shape[1:])
-    rolled = [jnp.roll(split, k * step, 1).reshape(features.shape) for k in range(1, shifts + 1)]
+    rolled = [jnp.roll(split, k, axis=1).reshape(features.shape) for k in range(1, shifts + 1)]
     return jnp.concatenate(rolled)
-
-
-def mismatched_fakes(features: AV, groups: int, shifts: int) -> AV:
-    """Fakes of any number of modalities, each from another sample: {m: [shifts * b, ...]}.
-
-    The last of the sorted modalities stays, the one before it is rotated by k = 1..shifts, the one
-    before that by 2 k, and so on: a fake pair is one sample's video with another's sound, and of
-    three modalities no two come of one sample.
-    """
-    names = sorted(features, reverse=True)
-    return {m: mismatched(features[m], groups, shifts, step=i) for i, m in enumerate(names)}

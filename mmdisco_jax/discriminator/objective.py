@@ -7,20 +7,14 @@ its fusion (`fuse`) apart.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mmdisco_jax.discriminator import losses
-from mmdisco_jax.process.noising import (
-    TimeSampler,
-    add_noise,
-    check_levels,
-    draw_noise,
-    mean_by_level,
-)
+from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise, mean_by_level
 from mmdisco_jax.process.predictions import per_sample
 from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
@@ -36,7 +30,7 @@ class ObjectiveSpec:
     Attributes:
       groups: noise levels in a batch.
       shifts: mismatched fakes per real pair.
-      fakes: "mismatched" (real sound with another clip's picture), "generated" (all by the base
+      fakes: "mismatched" (real sound with another clip's picture), "generated" (both by the base
         models, independently), "generated_pairs" (as a joint base model made them together), or
         "both" of the first two.
       ce_weight, denoising_weight: weights of the cross-entropy and of the denoising term.
@@ -46,9 +40,6 @@ class ObjectiveSpec:
       level_start, level_warmup_steps: the noise levels grow from this share of their range to all
         of it over so many steps, so that the discriminator first learns at low noise.
       text_dropout: share of texts that are left out.
-
-    A config may give denoising_from and level_warmup_steps as shares of the training's length;
-    here they must be numbers of steps.
 
     Raises:
       ValueError: an unknown kind of fakes, or settings that leave nothing to learn.
@@ -60,9 +51,9 @@ class ObjectiveSpec:
     ce_weight: float = 1.0
     denoising_weight: float = 1.0
     denoising_samples: int = 16
-    denoising_from: float = 300
+    denoising_from: int = 300
     level_start: float = 0.3
-    level_warmup_steps: float = 300
+    level_warmup_steps: int = 300
     text_dropout: float = 0.0
 
     def __post_init__(self):
@@ -87,15 +78,6 @@ class ObjectiveSpec:
                 f"{self.denoising_from}: set it to 0."
             )
 
-    def require_steps(self) -> None:
-        """Raises ValueError if the schedule is still in shares of the training's length."""
-        for name in ("denoising_from", "level_warmup_steps"):
-            if 0 < getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}={getattr(self, name)} is a share of the training's length, but must "
-                    "be a number of steps here: use sections.Training.scheduled()."
-                )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -109,7 +91,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Texts:
-    """Embedded texts {m: ...}: of the real pairs [b ...], of the generated ones [b ...] if there
+    """Embedded texts {m: ...}: of the real pairs [b ...], of the generated ones [n ...] if there
     are any, and none, the empty text [1 ...].
     """
 
@@ -135,23 +117,6 @@ class _Sources:
     key: Array
 
 
-def fake_indices(
-    key: Array, modalities: Sequence[str], count: int, number: int, fakes: str
-) -> dict[str, Array]:
-    """Numbers {m: int32 [count]} of the generated samples that stand against a batch's real pairs.
-
-    Sound and picture are drawn independently, so n of each give n^2 fake pairs; or together, for
-    `fakes="generated_pairs"`.
-
-    key: the same as the objective's. number: of the generated samples.
-    """
-    draws = list(jax.random.split(jax.random.split(key, 4)[2], len(modalities)))
-    if fakes == "generated_pairs":
-        draws = [draws[0]] * len(modalities)
-    pairs = zip(sorted(modalities), draws, strict=True)
-    return {m: jax.random.randint(k, (count,), 0, number) for m, k in pairs}
-
-
 def objective(
     model: Any,
     x0: AV,
@@ -164,18 +129,17 @@ def objective(
 ) -> tuple[Array, dict[str, Array]]:
     """The loss and its metrics for clean real pairs x0 {m: [b ...]}.
 
-    generated: clean fake samples {m: [b ...]} of the base models, one for each real pair, drawn as
-    `fake_indices` says. None when spec.fakes is "mismatched".
+    generated: clean fake samples {m: [n ...]} of the base models; sound and picture are drawn from
+    them independently, so n of each give n^2 fake pairs; or together, for "generated_pairs". None
+    when spec.fakes is "mismatched".
     texts: what the pairs are conditioned on. Both halves of a fake must come of one text, so only
     "generated_pairs" will do.
     """
-    spec.require_steps()
     if texts and spec.ce_weight and spec.fakes != "generated_pairs":
         raise ValueError(
             f"fakes {spec.fakes!r} pair sounds and pictures of different texts: with texts, train "
             "on fakes='generated_pairs'."
         )
-    check_levels(problem.time_sampler, {m: problem.schedules[m] for m in x0})
     drop_keys = jax.random.split(jax.random.fold_in(key, _DROPS))
     cond = texts.dropped(texts.real, drop_keys[0], spec.text_dropout) if texts else None
     keys = jax.random.split(key, 4)
@@ -189,7 +153,7 @@ def objective(
     loss, metrics = jnp.zeros(()), {}
     if spec.ce_weight:
         sources = _Sources(x_t=x_t, cond=cond, generated=generated, texts=texts, key=drop_keys[1])
-        real, fake = _logits(model, sources, t, keys[3], problem, spec)
+        real, fake = _logits(model, sources, t, keys[2:], problem, spec)
         ce = losses.cross_entropy(real, fake)
         loss += spec.ce_weight * ce
         metrics |= {"ce": ce} | _classification(real, fake, t, problem.time_sampler.num_timesteps)
@@ -215,7 +179,7 @@ def _logits(
     model: Any,
     sources: _Sources,
     t: Array,
-    key: Array,
+    keys: Array,
     problem: Problem,
     spec: ObjectiveSpec,
 ) -> tuple[Array, Array]:
@@ -228,24 +192,32 @@ def _logits(
     real, fakes = score(features, t, *text), []
     if spec.fakes in ("mismatched", "both"):
         many = jnp.tile(t, spec.shifts)
-        apart = losses.mismatched_fakes(features, spec.groups, spec.shifts)
-        fakes.append(score(apart, many).reshape(spec.shifts, -1))
+        audio = losses.mismatched(features["audio"], spec.groups, spec.shifts)
+        video = jnp.concatenate([features["video"]] * spec.shifts)
+        fakes.append(score({"audio": audio, "video": video}, many).reshape(spec.shifts, -1))
     if spec.fakes != "mismatched":
-        fakes.append(_generated_logits(model, sources, t, key, problem, spec)[None])
+        fakes.append(_generated_logits(model, sources, t, keys, problem, spec)[None])
     return real, jnp.concatenate(fakes)
 
 
 def _generated_logits(
-    model: Any, sources: _Sources, t: Array, key: Array, problem: Problem, spec: ObjectiveSpec
+    model: Any, sources: _Sources, t: Array, keys: Array, problem: Problem, spec: ObjectiveSpec
 ) -> Array:
     """Logits [b] of fakes that the base models made, noised to t [b]."""
     generated: Any = sources.generated
-    texts: Any = sources.texts
-    drawn = {m: generated[m].astype(jnp.float32) for m in sorted(generated)}
-    noisy = add_noise(drawn, draw_noise(key, drawn), t, problem.schedules)
-    if texts is None:
+    all_texts: Any = sources.texts
+    drawn, draws = {}, list(jax.random.split(keys[0]))
+    if spec.fakes == "generated_pairs":
+        draws = [draws[0]] * len(generated)
+    index = None
+    for m, k in zip(sorted(generated), draws, strict=True):
+        index = jax.random.randint(k, t.shape, 0, generated[m].shape[0])
+        drawn[m] = generated[m][index].astype(jnp.float32)
+    noisy = add_noise(drawn, draw_noise(keys[1], drawn), t, problem.schedules)
+    if all_texts is None:
         return model(noisy, t)
-    return model(noisy, t, texts.dropped(texts.generated, sources.key, spec.text_dropout))
+    texts = {m: x[index] for m, x in all_texts.generated.items()}
+    return model(noisy, t, all_texts.dropped(texts, sources.key, spec.text_dropout))
 
 
 def _classification(real: Array, fake: Array, t: Array, num_timesteps: int) -> dict[str, Array]:

@@ -14,24 +14,15 @@ from mmdisco_jax.types import AV, Array, LatentFormat
 class OfficialPair(nnx.Module):
     """x_t {audio [b l m c] or [b l c], video [b f h w c]}, t [b] -> logit [b].
 
-    audio, video: names of the two modalities. cond: None, or prompt embeddings {audio, video} if
-    the network takes text.
+    cond: None, or prompt embeddings {audio, video} if the network takes text.
     """
 
-    def __init__(
-        self,
-        spec: OfficialDiscriminatorSpec,
-        audio: str = "audio",
-        video: str = "video",
-        *,
-        rngs: nnx.Rngs,
-    ):
-        self.audio, self.video = audio, video
+    def __init__(self, spec: OfficialDiscriminatorSpec, *, rngs: nnx.Rngs):
         self.network = OfficialDiscriminator(spec, rngs=rngs)
 
     def __call__(self, x_t: AV, t: Array, cond: Mapping[str, Array] | None = None) -> Array:
-        text, audio, video = cond or {}, self.audio, self.video
-        return self.network(x_t[video], x_t[audio], t, text.get(video), text.get(audio))
+        text = cond or {}
+        return self.network(x_t["video"], x_t["audio"], t, text.get("video"), text.get("audio"))
 
 
 def build(
@@ -40,21 +31,9 @@ def build(
     """MMDisCo's discriminator for pairs of these formats.
 
     fusion: fields of `FusionSpec`. spec: fields of `OfficialDiscriminatorSpec` beside the channels,
-    the rank of the audio and the sizes of the texts, which follow from the formats. The modality
-    with latents [f h w c] is the video, whatever their names.
-
-    Raises:
-      ValueError: other modalities than a sound and a video.
+    the rank of the audio and the sizes of the texts, which follow from the formats.
     """
-    pictures = [m for m, format in formats.items() if len(format.shape) == 4]
-    sounds = [m for m, format in formats.items() if len(format.shape) in (2, 3)]
-    if len(formats) != 2 or not len(pictures) == len(sounds) == 1:
-        shapes = {m: tuple(format.shape) for m, format in formats.items()}
-        raise ValueError(
-            f"the official discriminator compares one sound [l c] or [l m c] with one video "
-            f"[f h w c], but the latents are {shapes}: use 'aligned', which takes any."
-        )
-    audio, video = formats[sounds[0]], formats[pictures[0]]
+    audio, video = formats["audio"], formats["video"]
     # Sequences come as lists from JSON.
     options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
     made = OfficialDiscriminatorSpec(
@@ -66,4 +45,4 @@ def build(
         fusion=FusionSpec(**fusion),
         **options,
     )
-    return OfficialPair(made, sounds[0], pictures[0], rngs=rngs)
+    return OfficialPair(made, rngs=rngs)

@@ -4,7 +4,7 @@
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -24,24 +24,6 @@ def write_shard(folder: Path, first: int, batch: Batch) -> None:
         np.savez_compressed(file, allow_pickle=False, **batch)
 
 
-def num_samples(folder: Path, first: int) -> int:
-    """Samples in the shard whose first is number `first`, by its header; 0 if there is none.
-
-    Raises:
-      ValueError: the shard is damaged.
-    """
-    path = shard_path(folder, first)
-    if not path.exists():
-        return 0
-    try:
-        with ZipFile(path) as parts, parts.open(parts.namelist()[0]) as part:
-            if np.lib.format.read_magic(part) == (1, 0):
-                return np.lib.format.read_array_header_1_0(part)[0][0]
-            return np.lib.format.read_array_header_2_0(part)[0][0]
-    except (ValueError, EOFError, OSError, IndexError, BadZipFile, zlib.error) as error:
-        raise _damaged(path, error) from error
-
-
 def read_shards(folder: Path, limit: int | None = None) -> Iterator[Batch]:
     """Yields shards in order of their first sample; FileNotFoundError if there are none."""
     paths = sorted(folder.glob("samples_*.npz"))
@@ -53,7 +35,7 @@ def read_shards(folder: Path, limit: int | None = None) -> Iterator[Batch]:
             with np.load(path) as data:
                 batch = dict(data)
         except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
-            raise _damaged(path, error) from error
+            raise ValueError(f"{path} is damaged ({error}): delete it and sample again.") from error
         if limit is not None:
             batch = {k: v[: limit - seen] for k, v in batch.items()}
         seen += len(next(iter(batch.values())))
@@ -66,7 +48,3 @@ def read_all(folder: Path, limit: int | None = None) -> Batch:
     """Joins all shards of a folder, at most the first `limit` samples of them."""
     shards = list(read_shards(folder, limit))
     return {k: np.concatenate([shard[k] for shard in shards]) for k in shards[0]}
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is damaged ({error}): delete it and sample again.")

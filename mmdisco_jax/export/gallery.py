@@ -23,7 +23,7 @@ from mmdisco_jax.io import to_int16
 
 MIN_HEIGHT = 256  # smaller pictures are written with each pixel repeated, to be seen at all
 
-# (video uint8 [f h w 3], audio int16 [samples]) -> fields of `GalleryClip`: event, impact_seconds,
+# (video uint8 [f h w 3], audio int16 [samples]) -> fields of `GalleryClip`: impact_seconds,
 # onset_seconds, scores, impact_colour, onset_colour.
 Marks = Callable[[np.ndarray, np.ndarray], Mapping[str, Any]]
 
@@ -38,7 +38,7 @@ def write_gallery(
     description: str = "Each row shows one sample of every variant.",
     prompts: Sequence[str] | None = None,
     marks: Marks | None = None,
-    table: GalleryTable | Sequence[GalleryTable] | None = None,
+    table: GalleryTable | None = None,
     stems: Sequence[str] | None = None,
     reuse_media: bool = False,
 ) -> Path:
@@ -56,7 +56,7 @@ def write_gallery(
       title, description: heading of the page and the paragraph below it.
       prompts: the text of each number, which becomes its heading.
       marks: finds what is to be marked in one clip; None marks nothing.
-      table: results to show below the clips; one table or several.
+      table: results to show below the clips.
       stems: file names without suffix, one a number; by default the number and its prompt.
       reuse_media: keeps the MP4 and WAV files that are there already.
 

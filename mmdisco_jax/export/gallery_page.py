@@ -8,7 +8,7 @@ zipped or served as it is. `gallery.write_gallery` writes the media too.
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -26,9 +26,8 @@ class GalleryClip:
 
     label: what made it, such as "guided". video: MP4. spectrogram and film_strip: the bare PNGs of
     `plots`, as wide as the clip is long. impact_seconds, onset_seconds: times in
-    [0, clip_seconds]. event: what happens at impact_seconds, such as "peak of motion".
-    scores: names and values in the order to show; floats get two decimals. impact_colour,
-    onset_colour: "#rrggbb", such as the colour of the ball.
+    [0, clip_seconds]. scores: names and values in the order to show; floats get two decimals.
+    impact_colour, onset_colour: "#rrggbb", such as the colour of the ball.
     """
 
     label: str
@@ -38,7 +37,6 @@ class GalleryClip:
     film_strip: str | None = None
     impact_seconds: tuple[float, ...] = ()
     onset_seconds: tuple[float, ...] = ()
-    event: str = "impact"
     scores: Mapping[str, Score] = dataclasses.field(default_factory=dict)
     impact_colour: str = "#ffffff"
     onset_colour: str = "#7fe3ff"
@@ -87,12 +85,11 @@ class GallerySeed:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GalleryTable:
-    """Table of results, shown as given: the first column names the row. notes: sentences below."""
+    """Table of results, shown as given: the first column names the row."""
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Score, ...], ...]
-    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         for row in self.rows:
@@ -108,17 +105,7 @@ class GalleryPage:
     description: str
     seeds: tuple[GallerySeed, ...]
     tolerance_seconds: float
-    table: GalleryTable | Sequence[GalleryTable] | None = None
-
-    @property
-    def tables(self) -> tuple[GalleryTable, ...]:
-        """The tables of results, one, several or none."""
-        return (self.table,) if isinstance(self.table, GalleryTable) else tuple(self.table or ())
-
-    @property
-    def event(self) -> str:
-        """What the marks of the pictures are: the word of the first clip."""
-        return next((clip.event for seed in self.seeds for clip in seed.clips), "impact")
+    table: GalleryTable | None = None
 
 
 def write_page(path: str | os.PathLike[str], page: GalleryPage) -> Path:
@@ -146,19 +133,19 @@ def page_html(page: GalleryPage) -> str:
     fields = {
         "title": escape(page.title),
         "description": escape(page.description),
-        "key": _key(page.event, page.tolerance_seconds),
-        "link": '<a href="#results">The results in numbers</a>' if page.tables else "",
+        "key": _key(page.tolerance_seconds),
+        "link": '<a href="#results">The results in numbers</a>' if page.table else "",
         "seeds": "".join(_seed(seed, page.tolerance_seconds) for seed in page.seeds),
-        "table": _results(page.tables) if page.tables else "",
+        "table": _table(page.table) if page.table else "",
     }
     # One pass, so that a text that looks like a field is not filled in again.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: fields[found[1]], template)
 
 
-def _key(event: str, tolerance_seconds: float) -> str:
+def _key(tolerance_seconds: float) -> str:
     return (
-        f"{_triangle('seen')} marks {_article(escape(event))} you see and {_triangle('heard')} the "
-        "start of a sound you hear: the two are filled and joined by a line when they come within "
+        f"{_triangle('seen')} marks an impact you see and {_triangle('heard')} the start of a "
+        "sound you hear: the two are filled and joined by a line when they come within "
         f"±{1000 * tolerance_seconds:.3g} ms of each other, and hollow when nothing answers."
     )
 
@@ -206,27 +193,12 @@ def _verdict(clip: GalleryClip, matches: list[tuple[int, int]]) -> str:
     if not seen and not heard:
         return ""
     extra = heard - joined
-    sounds = f"{extra} {'sound' if extra == 1 else 'sounds'}"
-    if not seen:  # "0 of 0" would read as a failure where there was nothing to hear
-        return f'<p class="verdict">no {escape(clip.event)} seen, {sounds} heard</p>'
-    also = f", {sounds} without {_article(escape(clip.event))}" if extra else ""
+    also = f", {extra} {'sound' if extra == 1 else 'sounds'} without an impact" if extra else ""
     whole = " all" if joined == seen and not extra else ""
     return (
         f'<p class="verdict{whole}"><strong>{joined} of {seen}</strong> '
-        f"{escape(_plural(clip.event, seen))} heard on time{also}</p>"
+        f"{'impact' if seen == 1 else 'impacts'} heard on time{also}</p>"
     )
-
-
-def _plural(event: str, count: int) -> str:
-    """Form of a noun for so many: "impacts", "peaks of motion"."""
-    if count == 1:
-        return event
-    noun, space, rest = event.partition(" ")
-    return f"{noun}s{space}{rest}"
-
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def _timeline(clip: GalleryClip, matches: list[tuple[int, int]], name: str) -> str:
@@ -266,8 +238,8 @@ def _timeline(clip: GalleryClip, matches: list[tuple[int, int]], name: str) -> s
         else ""
     )
     listing = (
-        f"Spectrogram of {name}. {_events(clip.event)} at {_times(impacts)}; sounds begin at "
-        f"{_times(onsets)}; {len(matches)} of them match."
+        f"Spectrogram of {name}. Impacts at {_times(impacts)}; sounds begin at {_times(onsets)}; "
+        f"{len(matches)} of them match."
     )
     return f"""<div class="time">{strip}
 {lane("seen", impacts, seen, clip.impact_colour)}
@@ -281,17 +253,7 @@ def _timeline(clip: GalleryClip, matches: list[tuple[int, int]], name: str) -> s
 <div class="axis" aria-hidden="true"><span>0 s</span><span>{clip.clip_seconds:g} s</span></div>"""
 
 
-def _events(event: str) -> str:
-    text = _plural(event, 2)
-    return escape(text[:1].upper() + text[1:])
-
-
-def _results(tables: tuple[GalleryTable, ...]) -> str:
-    parts = "".join(_table(table, number) for number, table in enumerate(tables))
-    return f'<section id="results"><h2>Results</h2>{parts}</section>\n'
-
-
-def _table(table: GalleryTable, number: int) -> str:
+def _table(table: GalleryTable) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     rows = "".join(
         "<tr>"
@@ -299,12 +261,11 @@ def _table(table: GalleryTable, number: int) -> str:
         + "</tr>"
         for row in table.rows
     )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    name = f"caption{number or ''}"
     return (
-        f'<p class="lead" id="{name}">{escape(table.caption)}</p><div class="scroll" tabindex="0" '
-        f'role="region" aria-labelledby="{name}"><table aria-labelledby="{name}"><thead><tr>{head}'
-        f"</tr></thead><tbody>{rows}</tbody></table></div>" + (f"<ul>{notes}</ul>" if notes else "")
+        f'<section id="results"><h2>Results</h2><p class="lead" id="caption">'
+        f'{escape(table.caption)}</p><div class="scroll" tabindex="0" role="region" '
+        f'aria-labelledby="caption"><table aria-labelledby="caption"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>\n"
     )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mmdisco_jax.callables import unwrap_static, wrap_static
-from mmdisco_jax.guidance.scales import Scale, is_static, known_scales, times
+from mmdisco_jax.guidance.scales import Scale, is_static, times
 from mmdisco_jax.types import AV, Array, Cond
 
 Field = Callable[[AV, Array, Cond], AV]
@@ -24,15 +24,13 @@ def classifier_free(field: Field, scales: Mapping[str, Scale], uncond: Cond) -> 
     Args:
       field: (x, t, cond) -> {modality: [b ...]}, a function or a callable pytree.
       scales: g of each modality: a number, which is static, or an array [] or [b], which may be
-        traced (see `guidance.scales`). A modality without one has 0, and one that the field has
-        not is refused at the call.
+        traced. A modality without one has 0.
       uncond: the empty condition, of the same tree and shapes as every `cond` to come.
 
     Returns:
       A callable pytree with the arrays of `field`, `scales` and `uncond` as its leaves.
     """
-    scales = known_scales(scales, scales)
-    return ClassifierFree(wrap_static(field), wrap_static(scales), wrap_static(uncond))
+    return ClassifierFree(wrap_static(field), wrap_static(dict(scales)), wrap_static(uncond))
 
 
 @jax.tree_util.register_dataclass
@@ -46,7 +44,6 @@ class ClassifierFree:
 
     def __call__(self, x: AV, t: Array, cond: Cond) -> AV:
         field, scales, uncond = map(unwrap_static, (self.field, self.scales, self.uncond))
-        scales = known_scales(scales, x)
         scales = {m: scales.get(m, 0) for m in x}
         if all(is_static(g) and g == 1 for g in scales.values()):
             return field(x, t, cond)

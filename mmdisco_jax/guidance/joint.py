@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmdisco_jax.callables import Static, unwrap_static, wrap_static
-from mmdisco_jax.guidance.scales import Scale, is_static, known_scales, times
+from mmdisco_jax.guidance.scales import Scale, is_static, times
 from mmdisco_jax.process.predictions import per_sample
-from mmdisco_jax.process.schedules import Schedule, common
+from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn, LogRatioFn
 
 # (x, t, cond) -> {modality: [b ...]}: noise, or residuals of the noise
@@ -63,8 +63,8 @@ def joint(
         takes as arguments; arrays that both hold are shared.
       schedules: one per modality.
       scales: s of each modality: a number, which is static, or an array [] or [b], which may be
-        traced (see `guidance.scales`). A modality without one has 0. A static 0 leaves the
-        modality's noise as it is, bit for bit; if all are, the discriminator is not evaluated.
+        traced. A modality without one has 0. A static 0 leaves the modality's noise as it is, bit
+        for bit; if all are, the discriminator is not evaluated at all.
       plan: when the discriminator is evaluated; a `Sampler` follows it. Called by itself, the
         result is guided in the plan's interval and evaluates the discriminator each time.
       text_guidance: field -> field, applied to the denoiser and to the residuals, such as
@@ -76,7 +76,12 @@ def joint(
     Raises:
       ValueError: a scale of a modality that has no schedule.
     """
-    scales = known_scales(scales, schedules)
+    unknown = sorted(set(scales) - set(schedules))
+    if unknown:
+        raise ValueError(
+            f"there are guidance scales of {unknown}, but the modalities are {sorted(schedules)}: "
+            "name scales by them."
+        )
     guide = text_guidance or (lambda field: field)
     eps = guide(denoise)
     if all(is_static(s) and not s for s in scales.values()):
@@ -88,12 +93,7 @@ def joint(
 
 
 def residual(log_ratio: LogRatioFn, schedules: Mapping[str, Schedule]) -> Field:
-    """r_m = -sigma_m(t) dh/dx_m of every modality, by one gradient over the whole pair.
-
-    Raises:
-      ValueError: schedules of different lengths, for which one t is not one level.
-    """
-    common(schedules)
+    """r_m = -sigma_m(t) dh/dx_m of every modality, by one gradient over the whole pair."""
     return Residual(wrap_static(log_ratio), wrap_static(dict(schedules)))
 
 
@@ -149,21 +149,12 @@ class Joint:
         """`active` and `fresh`, bool [n num_substeps] each; {} if every call is a fresh one.
 
         Counted from the first call inside the interval, which is always fresh.
-
-        Raises:
-          ValueError: an interval in which no level lies.
         """
         plan = unwrap_static(self.plan)
         if plan == Plan():
             return {}
         low, high = plan.interval or (-np.inf, np.inf)
         active = np.repeat((model_times >= low) & (model_times <= high), num_substeps)
-        if not active.any():
-            raise ValueError(
-                f"no step lies in the guidance interval {plan.interval}: the models are told "
-                f"levels {model_times.min():g} to {model_times.max():g} in {len(model_times)} "
-                "steps, so nothing would be guided. Widen the interval, or take more steps."
-            )
         fresh = active & ((np.cumsum(active) - active) % plan.every == 0)
         shape = (len(model_times), num_substeps)
         return {"active": active.reshape(shape), "fresh": fresh.reshape(shape)}

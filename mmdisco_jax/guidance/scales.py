@@ -1,12 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guidance scales: static numbers, traced numbers, or one number per sample.
+"""Guidance scales: static numbers, traced numbers, or one number per sample."""
 
-A static 0 is the identity bit for bit, because nothing is computed. A traced 0 multiplies what was
-computed, with no `where`: finite values keep theirs (-0.0 may become 0.0), a residual that is not
-finite stays visible as NaN, and the gradient with respect to the scale is the residual's.
-"""
-
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,27 +12,6 @@ from mmdisco_jax.types import Array
 
 # A number is static: programs are compiled for it. An array [] or [b] is an argument of them.
 Scale = float | Array
-
-
-def known_scales(scales: Mapping[str, Any], modalities: Iterable[str]) -> dict[str, Scale]:
-    """The scales, with lists as arrays [b]; any of the modalities may have none.
-
-    Raises:
-      ValueError: a scale of another modality.
-    """
-    unknown = sorted(set(scales) - set(modalities))
-    if unknown:
-        raise ValueError(
-            f"there are guidance scales of {unknown}, but the modalities are "
-            f"{sorted(modalities)}: name scales by them."
-        )
-    return {m: _as_scale(scale) for m, scale in scales.items()}
-
-
-def _as_scale(scale: Any) -> Any:
-    if isinstance(scale, list | tuple):
-        return np.asarray(scale, np.float32)
-    return scale.item() if isinstance(scale, np.generic) else scale
 
 
 def is_static(scale: Any) -> bool:

@@ -16,9 +16,9 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
+from tqdm import tqdm
 
 from mmdisco_jax.io import num_records, rename_durably
-from mmdisco_jax.progress import Progress
 
 _NOTE = "made_by.json"
 Arrays = dict[str, np.ndarray]
@@ -63,7 +63,7 @@ def write_cache(
     temporary.write_text(json.dumps({"made_by": wanted, "count": count}, indent=1))
     rename_durably(temporary, folder / _NOTE)
     starts = range(process_index * shard_size, count, process_count * shard_size)
-    for first in Progress(starts, unit="shard", what=desc):
+    for first in tqdm(starts, unit="shard", desc=desc):
         path, last = _shard(folder, first), min(first + shard_size, count)
         if num_records(path) >= last - first:
             continue
@@ -144,15 +144,10 @@ def _as_json(made_by: Mapping[str, Any]) -> dict[str, Any]:
 
 def _require_same(folder: Path, wanted: dict[str, Any], found: dict[str, Any]) -> None:
     for key, value in wanted.items():
-        if key not in found:
-            raise StaleCacheError(
-                f"the cache in {folder} does not record its {key}, as an older release wrote it: "
-                "nothing says what it was made with. Delete it, or use another folder."
-            )
-        if found[key] != value:
+        if found.get(key) != value:
             raise StaleCacheError(
                 f"the cache in {folder} is stale: it was made with {key} = "
-                f"{_abbreviated(found[key])}, not {_abbreviated(value)}. "
+                f"{_abbreviated(found.get(key))}, not {_abbreviated(value)}. "
                 "Delete it, or use another folder."
             )
 

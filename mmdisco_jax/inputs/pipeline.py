@@ -4,11 +4,9 @@
 The stream of examples depends only on the seed: position i holds the same example with the same
 random draws for any batch size and any number of processes or workers. Global batch k consists of
 positions [k * batch_size, (k + 1) * batch_size), and each process reads one block of its rows.
-So the number of the next batch is all there is to save of a position.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
@@ -34,7 +32,7 @@ def make_train_iterator(
     window: WindowSize | None = None,
     draw: grain.transforms.RandomMap | None = None,
     num_workers: int = 0,
-) -> "BatchStream":
+) -> grain.DatasetIterator:
     """Makes an endless iterator of training batches, reshuffled each epoch.
 
     Args:
@@ -52,8 +50,7 @@ def make_train_iterator(
     Returns:
       An iterator of `{"video": uint8 [b f h w 3], "audio": int16 [b samples]}`, or of the output of
       `draw`, with b = batch_size // process_count. A state from `get_state()`, passed to
-      `set_state()` after a restart, gives the identical rest of the sequence, also with another
-      number of workers or processes.
+      `set_state()` after a restart, gives the identical rest of the sequence.
 
     Raises:
       ValueError: an argument breaks the rules above, or the source is empty.
@@ -73,16 +70,7 @@ def make_train_iterator(
         first=process_index * (batch_size // process_count),
         count=batch_size // process_count,
     )
-    total = len(stream) // batch_size
-
-    def batches_from(first: int) -> grain.DatasetIterator:
-        return _read_ahead(grain.MapDataset.range(first, total).map(rows), num_workers)
-
-    return BatchStream(batches_from)
-
-
-def _read_ahead(batches: Any, num_workers: int) -> Any:
-    """Iterator that reads batches ahead, in threads or in worker processes."""
+    batches = grain.MapDataset.range(len(stream) // batch_size).map(rows)
     dataset = batches.to_iter_dataset(_READ_OPTIONS)
     if num_workers:
         # Grain's workers read absl flags; a program that has not parsed them gets the defaults.
@@ -90,65 +78,6 @@ def _read_ahead(batches: Any, num_workers: int) -> Any:
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
     return iter(dataset)
-
-
-class BatchStream:
-    """Endless iterator of batches whose saved position is the number of the next batch.
-
-    Grain's own iterators save where each worker is, which another number of workers cannot use.
-    """
-
-    def __init__(self, batches_from: Callable[[int], grain.DatasetIterator]):
-        """batches_from: number of a batch -> iterator that begins with that batch."""
-        self._batches_from, self._next = batches_from, 0
-        self._batches: grain.DatasetIterator | None = None  # made when it is needed
-
-    def __iter__(self) -> "BatchStream":
-        return self
-
-    def __next__(self) -> Example:
-        if self._batches is None:
-            self._batches = self._batches_from(self._next)
-        batch = next(self._batches)
-        self._next += 1
-        return batch
-
-    def get_state(self) -> dict[str, int]:
-        """{"next_index": number of the next batch}, ready for JSON."""
-        return {"next_index": self._next}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continues with the batch that a state names; reads the states of older releases too.
-
-        Raises:
-          ValueError: a state that names no batch.
-        """
-        position = _position(state)
-        self.close()
-        self._next = position
-
-    def close(self) -> None:
-        """Ends the threads and processes that read ahead; the next batch starts new ones."""
-        if self._batches is not None:
-            self._batches.close()
-            self._batches = None
-
-
-def _position(state: Mapping[str, Any]) -> int:
-    """Number of the next batch.
-
-    Older releases saved grain's state: the same with threads, one entry a worker with processes,
-    which took batches in turn.
-    """
-    workers = state.get("iterators_in_use_states", [state])
-    numbers: list[Any] = [worker.get("next_index") if worker else None for worker in workers]
-    whole = all(isinstance(number, int) and number >= 0 for number in numbers)
-    if not numbers or not whole or any(state.get("exhausted", ())):
-        raise ValueError(
-            f"the saved position {dict(state)} of the training data names no batch: go on with the "
-            "release that wrote the checkpoint, or start anew in another workdir."
-        )
-    return sum(numbers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from mmdisco_jax.datasets import LATER_OPTIONS
 from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.media.entries import Entry
 from mmdisco_jax.media.pieces import Piece, read_piece
@@ -39,7 +38,7 @@ class MediaOptions:
     Attributes:
       folder: the folder that holds the files.
       clip_seconds, fps, height, width, sample_rate_hz, spatial, channels: as in `ClipSpec`.
-      on_missing_file, ..., on_hdr: as in `Policies`.
+      on_missing_file, ..., on_odd_rate: as in `Policies`.
       seed: decides which files go to which split.
 
     Raises:
@@ -62,10 +61,6 @@ class MediaOptions:
     on_duplicate: str = Policies.on_duplicate
     on_silent: str = Policies.on_silent
     on_odd_rate: str = Policies.on_odd_rate
-    on_several_tracks: str = Policies.on_several_tracks
-    on_no_times: str = Policies.on_no_times
-    on_interlaced: str = Policies.on_interlaced
-    on_hdr: str = Policies.on_hdr
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -122,9 +117,6 @@ class MediaBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         chosen = cls.OPTIONS(**options)
         root = Path(chosen.folder).expanduser().resolve()
         named = {**dataclasses.asdict(chosen), "folder": root.name}
-        for name, usual in LATER_OPTIONS.items():
-            if named[name] == usual:
-                del named[name]
         digest = _digest([named, [entry_state(entry) for entry in chosen.entries()]])
         stem = re.sub(r"[^A-Za-z0-9_]+", "_", root.name)[:40]
         name = f"{stem}_{chosen.height}x{chosen.width}_{chosen.fps:g}fps_{digest}"

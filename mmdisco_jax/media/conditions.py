@@ -8,14 +8,9 @@ from pathlib import Path
 
 from mmdisco_jax.media.cutting import ClipSpec, Window
 from mmdisco_jax.media.entries import MEDIA_SUFFIXES, SILENT_SUFFIXES, SOUND_SUFFIXES, Entry
-from mmdisco_jax.media.inspection import (
-    PROBLEMS,
-    Inspection,
-    problems_of,
-    with_problems,
-)
+from mmdisco_jax.media.inspection import PROBLEMS, Inspection
 from mmdisco_jax.media.pieces import read_piece
-from mmdisco_jax.media.policies import ACTIONS, Policies, PolicyError, require_allowed
+from mmdisco_jax.media.policies import Policies, PolicyError, require_allowed
 from mmdisco_jax.media.preflight import after_cutting, cut_all, inspect_all
 
 MODALITIES = ("audio", "video")
@@ -117,36 +112,20 @@ def _problem_of_given(inspection: Inspection, given: str, spec: ClipSpec) -> Ins
         "audio": (inspection.sample_rate_hz, spec.sample_rate_hz, "samples"),
         "video": (inspection.fps, spec.fps, "frames"),
     }[given]
-    others = {n: r for n, r in problems_of(inspection).items() if n not in _MODALITY_PROBLEMS}
     if rate >= 0.99 * wanted:
-        return with_problems(inspection, others)
+        return dataclasses.replace(inspection, problem="", reason="")
     reason = f"{PROBLEMS['odd_rate']}: {rate:.6g} {what} a second, of {wanted:g}"
-    return with_problems(inspection, {"odd_rate": reason, **others})
-
-
-def _require_usable(
-    entries: Sequence[Entry], inspections: Sequence[Inspection], policies: Policies
-) -> None:
-    """PolicyError with the settings of a condition that would allow a file, where there are any."""
-    try:
-        require_allowed(entries, inspections, policies)
-    except PolicyError as error:
-        wrong = [i for i in inspections if policies.action(i.problem) == "error"]
-        settings = sorted({f"on_{i.problem}" for i in wrong} & {"on_short", "on_odd_rate"})
-        choices = ", ".join(
-            f"--config.sample.condition.{name}={' or '.join(ACTIONS[name][1:])}"
-            for name in settings
-        )
-        remedy = f"Mend them, leave them out, or give {choices}." if choices else "Give others."
-        what = str(error).partition(" Mend them,")[0]
-        raise PolicyError(f"as conditions, {what} {remedy}") from error
+    return dataclasses.replace(inspection, problem="odd_rate", reason=reason)
 
 
 def _keep_allowed(
     entries: Sequence[Entry], inspections: Sequence[Inspection], policies: Policies
 ) -> tuple[list[Entry], list[Inspection]]:
     """Drops the entries that are skipped; PolicyError for errors, ValueError if none is left."""
-    _require_usable(entries, inspections, policies)
+    try:
+        require_allowed(entries, inspections, policies)
+    except PolicyError as error:
+        raise PolicyError(f"as conditions, {error}") from error
     kept = [
         (entry, inspection)
         for entry, inspection in zip(entries, inspections, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
 
 from mmdisco_jax.media.streams import LARGEST_PIXELS, StreamError
 
@@ -51,6 +52,14 @@ def open_media(path: str | os.PathLike[str]) -> InputContainer:
             f"no .{suffix} is"
         )
     return container
+
+
+def picture_stream(container: InputContainer) -> av.VideoStream | None:
+    """Returns the first stream of moving pictures, or None; an album cover does not count."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    return None
 
 
 def begin_seconds(container: InputContainer) -> float:

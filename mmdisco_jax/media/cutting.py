@@ -18,12 +18,9 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from mmdisco_jax.checks import require_positive
-from mmdisco_jax.media.colour import colours_of
-from mmdisco_jax.media.container import begin_seconds, open_media
-from mmdisco_jax.media.frames import counts_pictures, sound_delay_seconds
+from mmdisco_jax.media.container import begin_seconds, open_media, picture_stream
 from mmdisco_jax.media.picture import SPATIAL_POLICIES, fit
 from mmdisco_jax.media.streams import CHANNEL_POLICIES, Pictures, Sound, StreamError
-from mmdisco_jax.media.tracks import choose_pictures, choose_sound
 
 # In these containers an index finds a key frame before any time, and times stay exact. In others a
 # seek may land too late, or the times after it are guesses.
@@ -118,7 +115,7 @@ class ClipSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """Part of a file to cut, substitutes for the streams that the file lacks, and conversions.
+    """Part of a file to cut, and substitutes for the streams that the file lacks.
 
     Attributes:
       start_seconds: beginning of the part, counted from the file's beginning as players count.
@@ -126,8 +123,6 @@ class Part:
       silence: use silence for a file without sound.
       black: use black pictures for a file without pictures.
       hold: make one clip of a shorter file by holding its last picture and adding silence.
-      tone_map: convert high dynamic range and wide gamuts to SDR.
-      deinterlace: make a picture of each field of interlaced frames.
     """
 
     start_seconds: float = 0.0
@@ -135,8 +130,6 @@ class Part:
     silence: bool = False
     black: bool = False
     hold: bool = False
-    tone_map: bool = True
-    deinterlace: bool = True
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.start_seconds) and self.start_seconds >= 0):
@@ -167,7 +160,6 @@ def iter_windows(
     *,
     sound_path: str | os.PathLike[str] | None = None,
     heartbeat: Callable[[], None] = lambda: None,
-    notice: Callable[[str], None] = lambda problem: None,
     threads: int = 0,
 ) -> Iterator[Window]:
     """Yields the whole windows of a file, or of a part of it, in order and without overlap.
@@ -183,7 +175,6 @@ def iter_windows(
       part: by default the whole file, without substitutes.
       sound_path: another file that holds the sound; both begin together.
       heartbeat: called whenever the decoder returns something.
-      notice: called with "hdr" or "interlaced" when such pictures come.
       threads: number of threads of the video decoder; 0 for one a core.
 
     Raises:
@@ -193,13 +184,11 @@ def iter_windows(
         file raises after the windows before it have been yielded.
     """
     part = part or Part()
-    calls = _Calls(heartbeat, notice)
-    with _streams(path, sound_path, spec, part, calls, threads) as (pictures, sound, begin):
+    with _streams(path, sound_path, spec, part, heartbeat, threads) as (pictures, sound, begin):
         start = _first_start(pictures, sound, spec, part, begin)
         index = 0
         while start is not None and (part.max_clips is None or index < part.max_clips):
-            at = start + index * spec.clip_seconds
-            window = _cut(pictures, sound, at, spec, part, notice, hold=False)
+            window = _cut(pictures, sound, start + index * spec.clip_seconds, spec, hold=False)
             if window is None:
                 break
             yield window
@@ -207,9 +196,9 @@ def iter_windows(
         if start is None or index or not part.hold:
             return
     # The file is shorter than one clip: read it again and hold its last picture.
-    with _streams(path, sound_path, spec, part, calls, threads) as (pictures, sound, begin):
+    with _streams(path, sound_path, spec, part, heartbeat, threads) as (pictures, sound, begin):
         _first_start(pictures, sound, spec, part, begin)
-        window = _cut(pictures, sound, start, spec, part, notice, hold=True)
+        window = _cut(pictures, sound, start, spec, hold=True)
         if window is not None:
             yield window
 
@@ -227,16 +216,7 @@ def _first_start(
     return pictures.first_at_or_after(earliest)
 
 
-def _cut(
-    pictures: Any,
-    sound: Any,
-    start: float,
-    spec: ClipSpec,
-    part: Part,
-    notice: Callable[[str], None],
-    *,
-    hold: bool,
-) -> Window | None:
+def _cut(pictures: Any, sound: Any, start: float, spec: ClipSpec, *, hold: bool) -> Window | None:
     """The window that starts at `start`, or None if the file ends before the window does."""
     video = np.zeros(spec.video_shape, np.uint8)
     for i in range(spec.num_frames):
@@ -245,8 +225,6 @@ def _cut(
             return None
         if not isinstance(frame, av.VideoFrame):
             continue  # black
-        if colours_of(frame) is not None:
-            notice("hdr")
         video[i] = fit(
             frame,
             height=spec.height,
@@ -254,8 +232,6 @@ def _cut(
             policy=spec.spatial,
             pixel_aspect=pictures.pixel_aspect,
             reformatter=pictures.reformatter,
-            tone_map=part.tone_map,
-            upright=pictures.upright(frame),
         )
     first = round(start * spec.sample_rate_hz)
     slack = spec.num_samples if hold else round(0.5 / spec.fps * spec.sample_rate_hz)
@@ -269,7 +245,7 @@ def _streams(
     sound_path: str | os.PathLike[str] | None,
     spec: ClipSpec,
     part: Part,
-    calls: "_Calls",
+    heartbeat: Callable[[], None],
     threads: int,
 ) -> Iterator[tuple[Any, Any, float]]:
     """Opens the readers of pictures and sound; yields them and the file's beginning in seconds.
@@ -279,26 +255,21 @@ def _streams(
     path = os.fspath(path)
     try:
         with open_media(path) as first, open_media(sound_path or path) as second:
-            stream = choose_pictures(first, path).of(first)
-            heard = choose_sound(second, sound_path or path).of(second)
+            stream, heard = picture_stream(first), list(second.streams.audio)
             if stream is None and not (part.black and heard):
-                raise _missing_video(path)
-            if heard is None and not part.silence:
+                raise MissingVideoError(
+                    f"{path}: has no moving pictures; leave it out or set on_missing_video='skip'."
+                )
+            if not heard and not part.silence:
                 raise MissingAudioError(
                     f"{path}: has no sound; leave it out or set on_missing_audio='skip'."
                 )
             begin = begin_seconds(first)
-            sought = _seek(first, begin, part)
+            _seek(first, begin, part)
             after_seek = not sound_path and _seek(second, begin, part)
             shift = begin - begin_seconds(second) if sound_path else 0.0
-            if heard and stream and not sound_path and counts_pictures(first, stream):
-                shift = -sound_delay_seconds(heard)
-            sound = _sound(second, heard, spec, shift, after_seek, calls.heartbeat)
-            pictures = _pictures(first, stream, sound, spec, part, calls, threads)
-            if pictures.still and not sought:
-                if not (part.black and heard):
-                    raise _missing_video(path)
-                pictures = _Black(sound.first_seconds)
+            sound = _sound(second, spec, shift, after_seek, heartbeat)
+            pictures = _pictures(first, stream, sound, spec, heartbeat, threads)
             yield pictures, sound, begin
     except StreamError as error:
         raise MediaError(f"{path}: {error}; re-encode it or leave it out.") from error
@@ -322,37 +293,22 @@ def _seek(container: InputContainer, begin: float, part: Part) -> bool:
     return True
 
 
-def _missing_video(path: str) -> MissingVideoError:
-    return MissingVideoError(
-        f"{path}: has no moving pictures; leave it out or set on_missing_video='skip'."
-    )
-
-
 def _pictures(
-    first: Any, stream: Any, sound: Any, spec: ClipSpec, part: Part, calls: "_Calls", threads: int
+    first: Any, stream: Any, sound: Any, spec: ClipSpec, heartbeat: Any, threads: int
 ) -> Any:
     if stream is None:
         return _Black(sound.first_seconds)
     stream.thread_type = "AUTO"
     stream.thread_count = threads
-    return Pictures(
-        first,
-        stream,
-        fps=spec.fps,
-        heartbeat=calls.heartbeat,
-        deinterlace=part.deinterlace,
-        notice=calls.notice,
-    )
+    return Pictures(first, stream, fps=spec.fps, heartbeat=heartbeat)
 
 
-def _sound(
-    second: Any, heard: Any, spec: ClipSpec, shift: float, after_seek: bool, heartbeat: Any
-) -> Any:
-    if heard is None:
+def _sound(second: Any, spec: ClipSpec, shift: float, after_seek: bool, heartbeat: Any) -> Any:
+    if not second.streams.audio:
         return _Silence(spec)
     return Sound(
         second,
-        heard,
+        second.streams.audio[0],
         sample_rate_hz=spec.sample_rate_hz,
         channels=spec.channels,
         shift_seconds=shift,
@@ -361,19 +317,10 @@ def _sound(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Calls:
-    """What readers call: at each step, and where they find something to tell."""
-
-    heartbeat: Callable[[], None]
-    notice: Callable[[str], None]
-
-
 class _Black:
     """Black pictures for a file that has only sound; they last as long as the sound."""
 
     pixel_aspect = 1.0
-    still = False
 
     def __init__(self, first_seconds: float):
         self.first_seconds = first_seconds

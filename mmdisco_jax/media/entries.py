@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Listing of a dataset's input files, from a folder, a list or a CSV table, and their splits."""
 
-import codecs
 import csv
 import dataclasses
 import hashlib
@@ -56,7 +55,7 @@ class Entry:
 
 
 def scan(folder: str | Path) -> list[Entry]:
-    """Lists the media files under `folder`, recursively, sorted by relative name; or one file.
+    """Lists the media files under `folder`, recursively, sorted by relative name.
 
     Everything with the suffix of a media file counts unless it is a folder, so that unreadable
     files are reported later instead of being overlooked. Links to folders are not followed.
@@ -65,9 +64,6 @@ def scan(folder: str | Path) -> list[Entry]:
       FileNotFoundError: no such folder, or no media files under it.
       OSError: a folder under it cannot be read.
     """
-    path = Path(folder).expanduser().absolute()
-    if path.is_file():
-        return [_entry(path.name, path)]
     root = _existing(folder)
     files = [
         Path(place, name)
@@ -89,16 +85,14 @@ def scan(folder: str | Path) -> list[Entry]:
 def read_list(path: str | Path, folder: str | Path) -> list[Entry]:
     """Reads a text file that names one media file a line; keeps the order.
 
-    The list lies where `path` says, or at `path` in `folder`. Names are absolute or relative to
-    `folder`. Empty lines and lines that begin with # are ignored.
+    Names are absolute or relative to `folder`. Empty lines and lines that begin with # are ignored.
     A named file that is missing becomes an entry too, because the inspection reports it.
 
     Raises:
       FileNotFoundError: no such list or folder.
       ValueError: the list names no file, or a file twice.
     """
-    root = _existing(folder)
-    lines = _read_text(path, root).split("\n")
+    root, lines = _existing(folder), _read_text(path).split("\n")
     names = [line.strip() for line in lines]
     names = [name for name in names if name and not name.startswith("#")]
     if not names:
@@ -111,21 +105,18 @@ def read_list(path: str | Path, folder: str | Path) -> list[Entry]:
 def read_csv(path: str | Path, folder: str | Path) -> list[Entry]:
     """Reads a CSV table of media files with a header.
 
-    The table lies where `path` says, or at `path` in `folder`. The column `file` is required and
-    relative to `folder`; `caption`, `start_seconds` and `split` are optional. A row with
-    `start_seconds` gives one clip that begins there; a row without it gives all the clips of its
-    file.
+    The column `file` is required and relative to `folder`; `caption`, `start_seconds` and `split`
+    are optional. A row with `start_seconds` gives one clip that begins there; a row without it
+    gives all the clips of its file.
 
     Raises:
       FileNotFoundError: no such table or folder.
       ValueError: a bad header or value, or two equal rows; names the line.
     """
     root = _existing(folder)
-    (_, header), *rows = read_table(path, root) or [(0, [])]
-    header = [name.strip() for name in header]
+    (_, header), *rows = _table(path) or [(0, [])]
     if not rows or "file" not in header:
-        hint = " Its cells must be parted by commas." if ";" in "".join(header) else ""
-        raise ValueError(f"{path} needs a header with 'file' and at least one row.{hint}")
+        raise ValueError(f"{path} needs a header with 'file' and at least one row.")
     if unknown := sorted({n for n in header if n not in CSV_COLUMNS or header.count(n) > 1}):
         raise ValueError(
             f"{path} has the column {unknown[0]!r}; it may have each of {CSV_COLUMNS} once."
@@ -177,8 +168,7 @@ def fill_empty_splits(
     """Moves groups into splits that chance left empty, as far as there are enough groups.
 
     In a small folder the hash may leave a split empty. Such a split gets the group with the fewest
-    clips, taken from a split that has several groups. A single group goes to the largest split.
-    Pass usable entries only, so that a bad file
+    clips, taken from a split that has several groups. Pass usable entries only, so that a bad file
     cannot influence the choice.
 
     Args:
@@ -189,9 +179,6 @@ def fill_empty_splits(
     size: dict[str, int] = {}
     for entry, count in zip(entries, clips, strict=True):
         size[entry.group] = size.get(entry.group, 0) + count
-    if len(size) == 1 and entries[0].split in fractions:
-        largest = max(fractions, key=lambda name: fractions[name])
-        return [dataclasses.replace(entry, split=largest) for entry in entries]
     for wanted in [name for name, share in fractions.items() if share > 0]:
         groups: dict[str, set[str]] = {}
         for entry in entries:
@@ -228,45 +215,26 @@ def _existing(folder: str | Path) -> Path:
     return root
 
 
-def _read_text(path: str | Path, folder: Path) -> str:
-    places = [Path(path).expanduser().absolute(), folder / Path(path).expanduser()]
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        where = " or ".join(map(str, dict.fromkeys(places)))
-        raise FileNotFoundError(f"no file {where}; pass the list or table of the media files.")
-    data = file.read_bytes()
+def _read_text(path: str | Path) -> str:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}; pass the list or table of the media files.")
     try:
-        return data.decode("utf-8-sig")  # spreadsheets write a byte order mark
+        return file.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError as error:
-        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        looks = "UTF-16" if utf16 else "Windows-1252"
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{file} is not UTF-8 text (line {line} has the byte 0x{data[error.start]:02x}, as in "
-            f"{looks}); save it as such."
-        ) from error
+        raise ValueError(f"{file} is not UTF-8 text: {error}; save it as such.") from error
 
 
-def read_table(path: str | Path, folder: str | Path) -> list[tuple[int, list[str]]]:
-    """Reads the rows of a CSV file that are not blank: (number of the row's last line, cells).
-
-    Args:
-      path: the file; where there is none, `path` in `folder` is tried.
-      folder: the dataset's folder.
-
-    Raises:
-      FileNotFoundError: in neither place; both are named.
-      ValueError: no UTF-8 text, or no CSV; names the encoding or the line.
-    """
+def _table(path: str | Path) -> list[tuple[int, list[str]]]:
+    """(number of its last line, cells) of each row that is not empty."""
     rows = []
-    text = _read_text(path, _existing(folder))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
         for cells in reader:
             rows.append((reader.line_num, cells))
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: is no CSV ({error}).") from error
-    return [(line, cells) for line, cells in rows if any(cell.strip() for cell in cells)]
+    return [(line, cells) for line, cells in rows if cells]
 
 
 def _raise(error: OSError) -> NoReturn:

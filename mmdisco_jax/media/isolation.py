@@ -118,13 +118,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function, limits), daemon=True)
-        # Ctrl-C reaches all processes of a terminal: a worker that is still starting would print
-        # a traceback. It inherits the mask, and the parent gets the signal a moment later.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.process.start()
         theirs.close()  # only the worker holds it now, so its death closes the pipe
         self.job: int | None = None
         self.ready, self.jobs_left = False, _JOBS_PER_WORKER

@@ -7,9 +7,6 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from mmdisco_jax.media.colour import colours_of, matrix_of, to_sdr
-from mmdisco_jax.media.orientation import Orientation, orientation_of
-
 SPATIAL_POLICIES = ("pad", "centre_crop", "resize")
 _INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -22,15 +19,12 @@ def fit(
     policy: str,
     pixel_aspect: float = 1.0,
     reformatter: VideoReformatter | None = None,
-    tone_map: bool = True,
-    upright: Orientation | None = None,
 ) -> np.ndarray:
     """Fits a frame into height x width pixels, as it should be displayed.
 
-    The picture is turned upright, and mirrored, by the file's display matrix, its pixels are made
-    square, and it is scaled by bicubic interpolation. swscale widens the kernel when it shrinks, so
-    there is no aliasing. High dynamic range and wide gamuts become SDR, after scaling, because that
-    costs little.
+    The picture is turned upright by the file's display matrix, its pixels are made square, and it
+    is scaled by bicubic interpolation. swscale widens the kernel when it shrinks, so there is no
+    aliasing.
 
     Args:
       policy: "pad" centres the whole picture on black; "centre_crop" fills the frame with the
@@ -38,32 +32,24 @@ def fit(
       pixel_aspect: width / height of one pixel of the frame.
       reformatter: pass the same one for all frames of one size: its filters are then computed once,
         which is eight times as fast.
-      tone_map: False takes the signal of HDR and of wide gamuts as it is.
-      upright: how the frame is to be displayed, where that is known; else it is read.
 
     Returns:
       uint8 [height width 3], RGB.
     """
-    upright = upright or orientation_of(frame)
+    quarter_turns = round((frame.rotation or 0) / 90) % 4
     shown = np.array([frame.height, frame.width * pixel_aspect])
     wanted = np.array([height, width])
-    if upright.transposed:
+    if quarter_turns % 2:
         wanted = wanted[::-1]
     scales = wanted / shown
     scale = {"centre_crop": scales.max(), "pad": scales.min(), "resize": scales}[policy]
     rows, columns = (int(n) for n in np.maximum(np.rint(shown * scale), 1))
-    colours = colours_of(frame) if tone_map else None
     reformat = frame.reformat
     if reformatter is not None:
         reformat = functools.partial(reformatter.reformat, frame)
-    if (matrix := matrix_of(frame)) is not None:
-        reformat = functools.partial(reformat, src_colorspace=matrix)
-    form = "rgb24" if colours is None else "rgb48le"
-    resized = reformat(width=columns, height=rows, format=form, interpolation=_INTERPOLATION)
-    picture = resized.to_ndarray()
-    if colours is not None:
-        picture = to_sdr(picture, colours)
-    return centred(upright.apply(picture), height, width)
+    resized = reformat(width=columns, height=rows, format="rgb24", interpolation=_INTERPOLATION)
+    # The display matrix counts anticlockwise, and so does rot90.
+    return centred(np.rot90(resized.to_ndarray(), quarter_turns), height, width)
 
 
 def centred(picture: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -31,17 +31,12 @@ class Piece:
       num_clips: number of clips in it.
       problem: "corrupt" or "short" if that ended the cutting, else "".
       reason: the problem in words.
-      notices: lesser problems that showed, such as "interlaced".
     """
 
     path: str
     num_clips: int
     problem: str = ""
     reason: str = ""
-    notices: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "notices", tuple(self.notices))  # a list, in a note
 
 
 def cut(
@@ -59,8 +54,7 @@ def cut(
     """
     temporary = f"{piece_path}.{os.getpid()}.part"
     count, problem, reason = 0, "", ""
-    notices: dict[str, None] = {}
-    windows = _windows(path, sound_path, spec, part, heartbeat, notices.setdefault)
+    windows = _windows(path, sound_path, spec, part, heartbeat)
     with _reraise_as_work_error(piece_path):
         writer = ArrayRecordWriter(temporary, _WRITER_OPTIONS)
     while True:
@@ -77,13 +71,7 @@ def cut(
     if not count and not problem:
         problem = "short"
         reason = f"sound and picture together are shorter than one clip of {spec.clip_seconds} s"
-    made = Piece(
-        path=piece_path,
-        num_clips=count,
-        problem=problem,
-        reason=reason,
-        notices=tuple(sorted(notices)),
-    )
+    made = Piece(path=piece_path, num_clips=count, problem=problem, reason=reason)
     with _reraise_as_work_error(piece_path), alarm_paused():
         writer.close()
         rename_durably(temporary, piece_path)
@@ -91,12 +79,7 @@ def cut(
 
 
 def _windows(
-    path: str,
-    sound_path: str | None,
-    spec: ClipSpec,
-    part: Part,
-    heartbeat: Callable[[], None],
-    notice: Callable[[str], None],
+    path: str, sound_path: str | None, spec: ClipSpec, part: Part, heartbeat: Callable[[], None]
 ) -> Iterator[Window]:
     """Iterates as `iter_windows`, and converts every exception of the decoder into MediaError."""
     for name in (path, sound_path):
@@ -105,13 +88,7 @@ def _windows(
     try:
         # One thread, because the result of decoding damage depends on the number of threads.
         yield from iter_windows(
-            path,
-            spec,
-            part,
-            sound_path=sound_path,
-            heartbeat=heartbeat,
-            notice=notice,
-            threads=1,
+            path, spec, part, sound_path=sound_path, heartbeat=heartbeat, threads=1
         )
     except MediaError:
         raise

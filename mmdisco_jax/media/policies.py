@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mmdisco_jax.media.entries import Entry
-from mmdisco_jax.media.inspection import PROBLEMS, Inspection, problems_of, with_problems
+from mmdisco_jax.media.inspection import PROBLEMS, Inspection
 
 ACTIONS = {
     "on_missing_file": ("error", "skip"),
@@ -16,10 +16,6 @@ ACTIONS = {
     "on_duplicate": ("error", "skip", "keep"),
     "on_silent": ("error", "skip", "keep"),
     "on_odd_rate": ("error", "skip", "keep"),
-    "on_several_tracks": ("error", "skip", "keep"),
-    "on_no_times": ("error", "skip", "convert"),
-    "on_interlaced": ("error", "skip", "keep", "convert"),
-    "on_hdr": ("error", "skip", "keep", "convert"),
 }
 
 
@@ -30,9 +26,7 @@ class Policies:
     "error" stops the run before anything is cut. "skip" leaves the file out and lists it in the
     quarantine report. "keep" takes the file as it is; `on_corrupt="keep"` keeps the clips before
     the damage. "black" and "silence" replace a missing stream. "hold" makes one clip of a shorter
-    file by holding its last picture and adding silence. "convert" does what a player does: a
-    picture for each field, tone mapping to SDR, times counted by the order of the pictures; "keep"
-    leaves combed pictures and flat colours. Raises ValueError for any other action.
+    file by holding its last picture and adding silence. Raises ValueError for any other action.
     """
 
     on_missing_file: str = "error"
@@ -43,10 +37,6 @@ class Policies:
     on_duplicate: str = "skip"
     on_silent: str = "keep"
     on_odd_rate: str = "keep"
-    on_several_tracks: str = "keep"
-    on_no_times: str = "convert"
-    on_interlaced: str = "convert"
-    on_hdr: str = "convert"
 
     def __post_init__(self) -> None:
         for name, known in ACTIONS.items():
@@ -58,23 +48,12 @@ class Policies:
         return getattr(self, f"on_{problem}") if problem else "keep"
 
     def substitutes(self) -> dict[str, bool]:
-        """Returns substitutes for missing streams, and conversions, as arguments of `Part`."""
+        """Returns the substitutes for missing streams, as keyword arguments of `Part`."""
         return {
             "silence": self.on_missing_audio == "silence",
             "black": self.on_missing_video == "black",
             "hold": self.on_short == "hold",
-            "tone_map": self.on_hdr != "keep",
-            "deinterlace": self.on_interlaced != "keep",
         }
-
-    def foremost(self, inspection: Inspection) -> Inspection:
-        """Puts that problem of a file first that decides: an error, else one to skip it for."""
-        problems = problems_of(inspection)
-        for decides in ("error", "skip"):
-            for name in problems:
-                if self.action(name) == decides:
-                    return with_problems(inspection, {name: problems[name], **problems})
-        return with_problems(inspection, problems)
 
 
 class PolicyError(ValueError):
@@ -95,9 +74,8 @@ def mark_duplicates(
         if inspection.sha256 and policies.action(inspection.problem) not in ("error", "skip"):
             other = first.setdefault(inspection.sha256, entry.name)
             if other != entry.name:
-                reason = f"has the same content as {other}"
-                inspection = with_problems(
-                    inspection, {"duplicate": reason, **problems_of(inspection)}
+                inspection = dataclasses.replace(
+                    inspection, problem="duplicate", reason=f"has the same content as {other}"
                 )
         marked.append(inspection)
     return marked

@@ -10,38 +10,28 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from mmdisco_jax.media.cutting import ClipSpec
 from mmdisco_jax.media.entries import Entry
-from mmdisco_jax.media.inspection import PROBLEMS, Inspection, inspect, with_problems
+from mmdisco_jax.media.inspection import Inspection, inspect
 from mmdisco_jax.media.isolation import Failure, heartbeat, isolated_map
 from mmdisco_jax.media.pieces import Piece, cut, read_finished_piece, write_failed_piece
 from mmdisco_jax.media.policies import Policies
-from mmdisco_jax.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One input of the report: its inspection, the action taken, and the clips it gave.
-
-    `other_actions` are those for its other problems: {problem: action}.
-    """
+    """One input of the report: its inspection, the action taken, and the clips it gave."""
 
     entry: Entry
     inspection: Inspection
     action: str
-    other_actions: dict[str, str] = dataclasses.field(default_factory=dict)
     num_clips: int = 0
-
-    @classmethod
-    def of(cls, entry: Entry, inspection: Inspection, policies: Policies) -> "Row":
-        """The row of an input, with the actions that the policies name."""
-        actions = {problem: policies.action(problem) for problem in inspection.others}
-        action = policies.action(inspection.problem)
-        return cls(entry=entry, inspection=inspection, action=action, other_actions=actions)
 
     @property
     def used(self) -> bool:
@@ -56,21 +46,6 @@ class Row:
         count = math.floor(max(left, 0.0) / clip_seconds)
         return count if self.entry.max_clips is None else min(count, self.entry.max_clips)
 
-    @classmethod
-    def from_json(cls, facts: Mapping[str, Any], *, thumbnail: str = "") -> "Row":
-        """The row of a JSON report; what its entry was read from is not known."""
-        known = {field.name for field in dataclasses.fields(Inspection)}
-        name = facts["file"]
-        return cls(
-            entry=Entry(name=name, path=Path(name), split=facts["split"]),
-            inspection=Inspection(
-                **{key: value for key, value in facts.items() if key in known}, thumbnail=thumbnail
-            ),
-            action=facts["action"],
-            other_actions=facts.get("other_actions", {}),
-            num_clips=facts["clips"],
-        )
-
     def to_json(self) -> dict[str, Any]:
         """The row for the JSON report, without the thumbnail."""
         facts = dataclasses.asdict(self.inspection)
@@ -79,7 +54,6 @@ class Row:
             "file": self.entry.name,
             "split": self.entry.split,
             "action": self.action,
-            "other_actions": self.other_actions,
             "clips": self.num_clips,
             **facts,
         }
@@ -99,7 +73,7 @@ def inspect_all(
     jobs = [(path, sound, spec) for path, sound in todo]
     with open(log, "a", encoding="utf-8") as lines:
         results = isolated_map(_inspect, jobs, num_workers=num_workers)
-        with Progress(total=len(files), initial=len(known), what="inspect", unit="file") as bar:
+        with tqdm(total=len(files), initial=len(known), desc="inspect", unit="file") as bar:
             for index, result in results:
                 if isinstance(result, Failure):
                     result = Inspection(problem="corrupt", reason=result.reason)
@@ -134,7 +108,7 @@ def cut_all(
         for i in todo
     )
     results = isolated_map(_cut, jobs, num_workers=num_workers)
-    with Progress(total=len(names), initial=len(made), what="cut", unit="file") as bar:
+    with tqdm(total=len(names), initial=len(made), desc="cut", unit="file") as bar:
         for index, result in results:
             name = names[todo[index]]
             if isinstance(result, Failure):
@@ -147,19 +121,11 @@ def cut_all(
 def after_cutting(inspection: Inspection, piece: Piece) -> Inspection:
     """Replaces the problem of an inspection by the one that cutting has found, if any.
 
-    It comes before lesser problems too: a silent file may also have damaged pictures. What only
-    later pictures show, such as that they are interlaced, is added.
+    It replaces lesser problems too: a silent file may also have damaged pictures.
     """
-    if not piece.problem and not piece.notices:
+    if not piece.problem or inspection.problem == "corrupt":
         return inspection
-    problems: dict[str, str] = {}
-    if piece.problem and inspection.problem != "corrupt":
-        problems[piece.problem] = piece.reason
-    late = {name: f"{PROBLEMS[name]}, though not from the beginning" for name in piece.notices}
-    known = {inspection.problem: inspection.reason} if inspection.problem else {}
-    for name, reason in [*known.items(), *inspection.others.items(), *late.items()]:
-        problems.setdefault(name, reason)
-    return with_problems(inspection, problems)
+    return dataclasses.replace(inspection, problem=piece.problem, reason=piece.reason)
 
 
 # These two run in workers, which import them by name and use their own `heartbeat`.

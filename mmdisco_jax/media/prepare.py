@@ -16,18 +16,14 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from mmdisco_jax.datasets import DATASETS
-from mmdisco_jax.locks import locked
 from mmdisco_jax.media.builder import MediaBuilder, cut_key
-from mmdisco_jax.media.earlier import CUTTING_VERSION, require_present_cut
 from mmdisco_jax.media.entries import Entry, assign_splits, fill_empty_splits
 from mmdisco_jax.media.pieces import Piece
 from mmdisco_jax.media.policies import Policies, counts, mark_duplicates, require_allowed
 from mmdisco_jax.media.preflight import Row, after_cutting, cut_all, inspect_all
-from mmdisco_jax.media.work_folder import claim, discard, discard_if_last, require_space
+from mmdisco_jax.media.work_folder import claim, discard, discard_if_last, locked, require_space
 
 REPORT_FILE, QUARANTINE_FILE = "preflight.json", "quarantine.json"
-THUMBNAILS_FILE = "thumbnails.json"
-_MOST_THUMBNAILS = 400  # as many as the page shows
 Show = Callable[[Sequence[Row]], None]
 
 
@@ -41,16 +37,17 @@ def prepare(
 ) -> dict[str, Any]:
     """Writes the dataset `name` under `data_dir`, unless it is already there.
 
-    TFDS writes into a folder `incomplete.*` and renames it at the end, so a dataset is whole or
-    absent. Of media files, inspections and cut pieces are kept in a folder `pieces.*` until then: a
-    run that was killed resumes, and writes the same bytes as an uninterrupted one. A simulated
-    dataset starts again from its first clip. A lock makes two runs on the same dataset take turns.
+    TFDS writes into a folder named `incomplete.*` and renames it at the end, so a dataset is whole
+    or absent. For media files, inspections and cut pieces are kept in a folder `pieces.*` until the
+    dataset is complete: a run that was killed resumes from there, and writes the same bytes as an
+    uninterrupted one. A simulated dataset starts again from its first clip. A lock file makes two
+    runs on the same dataset take turns, and the second one finds the work done.
 
     Args:
       name: a registered dataset, such as "bounce" or "folder".
       data_dir: folder of all datasets; made if missing.
       num_workers: processes that read media files, >= 1.
-      show: called with the report's rows, before and after cutting; once if already prepared.
+      show: called with the report's rows, once after inspection and once after cutting.
       **options: fields of the builder's `OPTIONS`.
 
     Returns:
@@ -59,8 +56,7 @@ def prepare(
 
     Raises:
       ValueError: an unknown dataset or option, or a value out of range.
-      PolicyError (a ValueError): files have problems whose policy is "error".
-      EarlierCutError (a ValueError): an earlier version cut some of its files otherwise.
+      PolicyError: files have problems whose policy is "error".
       OSError: `data_dir` cannot be written, or the media cannot be read.
     """
     builder_class = DATASETS.get(name)
@@ -70,7 +66,7 @@ def prepare(
     root.mkdir(parents=True, exist_ok=True)
     builder = builder_class(config=config, data_dir=str(root), file_format="array_record")
     target = Path(builder.data_dir)
-    entries, work = [], None
+    work = None
     if isinstance(builder, MediaBuilder):
         entries = builder.options.entries()
         work = root / builder.name / f"pieces.{cut_key(builder.options, entries)}"
@@ -80,8 +76,6 @@ def prepare(
             shutil.rmtree(leftover)
         if already and work is not None:
             discard_if_last(work, config.name)
-            require_present_cut(builder, entries, target / REPORT_FILE, num_workers=num_workers)
-            _show_recorded(target, show)
         elif work is not None:
             with locked(work):
                 claim(work, config.name)
@@ -120,10 +114,10 @@ def _inspect_and_cut(
     spec, policies = options.spec(), options.policies()
     entries = assign_splits(entries, options.shares(), seed=options.seed)
     inspections = inspect_all(entries, spec, work, num_workers=num_workers)
-    inspections = [policies.foremost(inspection) for inspection in inspections]
     inspections = mark_duplicates(entries, inspections, policies)
     rows = [
-        Row.of(entry, found, policies) for entry, found in zip(entries, inspections, strict=True)
+        Row(entry=entry, inspection=found, action=policies.action(found.problem))
+        for entry, found in zip(entries, inspections, strict=True)
     ]
     show(rows)
     require_allowed(entries, inspections, policies)
@@ -155,10 +149,11 @@ def _rows_after_cutting(
     for row in rows:
         if row.used:
             piece = next(remaining)
-            found = policies.foremost(after_cutting(row.inspection, piece))
-            row = Row.of(row.entry, found, policies)
-            if not piece.num_clips and row.action != "error":
-                row = dataclasses.replace(row, action="skip")  # nothing to keep
+            found = after_cutting(row.inspection, piece)
+            action = policies.action(found.problem)
+            if not piece.num_clips and action != "error":
+                action = "skip"  # nothing to keep
+            row = dataclasses.replace(row, inspection=found, action=action)
             if row.used:
                 row = dataclasses.replace(row, num_clips=piece.num_clips)
                 chosen.append(piece)
@@ -180,7 +175,6 @@ def reports(rows: Sequence[Row]) -> dict[str, Any]:
     """Makes the JSON reports written beside the records: all inputs, and those left out."""
     return {
         REPORT_FILE: {
-            "cutting": CUTTING_VERSION,
             "counts": counts([row.inspection for row in rows]),
             "clips": sum(row.num_clips for row in rows),
             "files": [row.to_json() for row in rows],
@@ -195,20 +189,7 @@ def reports(rows: Sequence[Row]) -> dict[str, Any]:
             for row in rows
             if not row.used
         ],
-        THUMBNAILS_FILE: {
-            row.entry.name: row.inspection.thumbnail
-            for row in sorted(rows, key=lambda row: not row.inspection.problem)[:_MOST_THUMBNAILS]
-        },
     }
-
-
-def _show_recorded(target: Path, show: Show) -> None:
-    """Shows the rows of the report beside the records, as far as its version recorded them."""
-    report, thumbnails = target / REPORT_FILE, target / THUMBNAILS_FILE
-    pictures = json.loads(thumbnails.read_text()) if thumbnails.exists() else {}
-    files = json.loads(report.read_text())["files"] if report.exists() else []
-    if files:
-        show([Row.from_json(file, thumbnail=pictures.get(file["file"], "")) for file in files])
 
 
 def _summary(name: str, builder: Any, target: Path, already: bool) -> dict[str, Any]:

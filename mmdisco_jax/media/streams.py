@@ -7,28 +7,15 @@ delay, a late first frame or a hole in the sound does not shift picture against 
 would drift: with a hole of 8 ms every 1.7 s, sound is off by 0.4 s after 90 s.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
-
-from mmdisco_jax.io import to_int16
-from mmdisco_jax.media.frames import (
-    by_order,
-    counts_pictures,
-    deinterlaced,
-    guesses_times,
-    noticed,
-    timed,
-)
-from mmdisco_jax.media.orientation import Orientation, orientation_of
 
 # Containers round times to about 1 ms. Sound that is off by more has a hole or an overlap.
 _JITTER_SECONDS = 0.004
@@ -52,7 +39,7 @@ class StreamError(Exception):
     """Raised when a stream is damaged or its presentation times make no sense."""
 
 
-def _nothing(*_: str) -> None:
+def _nothing() -> None:
     pass
 
 
@@ -64,11 +51,6 @@ class Pictures:
       stream: a picture stream of that container.
       fps: the wanted frame rate in Hz.
       heartbeat: called before every frame is decoded.
-      deinterlace: whether frames that are flagged interlaced become a picture for each field.
-      notice: called with "interlaced" at the first frame that is flagged so.
-
-    Attributes:
-      still: whether the stream holds one picture only, as that of an album cover does.
 
     Raises:
       StreamError: the stream is damaged; raised by the constructor and by every method.
@@ -81,55 +63,29 @@ class Pictures:
         *,
         fps: float,
         heartbeat: Callable[[], None] = _nothing,
-        deinterlace: bool = True,
-        notice: Callable[[str], None] = _nothing,
     ):
         _check_size(stream.width, stream.height)
         # A stream may change its size later, so the decoder checks the limit as well.
         stream.codec_context.options = {"max_pixels": str(LARGEST_PIXELS)}
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self.reformatter = VideoReformatter()
-        self._uprights: dict[int, Orientation] = {}
         self._heartbeat = heartbeat
+        self._frames = container.decode(stream)
         # The wanted rate, because a file with a variable rate often claims 1000 Hz or 90 kHz.
         self._interval = self._step = 1.0 / fps
         self._shown: av.VideoFrame | None = None
         self._next: av.VideoFrame | None = None
-        frames = self._decoded(container, stream)
         try:
-            begin = list(itertools.islice(frames, 2))
+            self._next = self._decode()
         except FFmpegError as error:
             if stream.width and stream.height:
                 raise
             raise StreamError(
                 f"the size of its pictures is not known, or beyond {LARGEST_PIXELS} pixels"
             ) from error
-        if not begin:
-            raise StreamError("not one frame can be decoded")
-        self.still = len(begin) == 1
-        frames = _resumed(begin, frames)
-        self._frames = deinterlaced(frames, notice) if deinterlace else noticed(frames, notice)
-        self._next = self._decode()
         if self._next is None:
             raise StreamError("not one frame can be decoded")
         self.first_seconds: float = seconds_of(self._next)
-
-    def upright(self, frame: av.VideoFrame) -> Orientation:
-        """How a frame is to be displayed; read from the first frame of each rotation."""
-        rotation = frame.rotation
-        if rotation not in self._uprights:
-            self._uprights[rotation] = orientation_of(frame)
-        return self._uprights[rotation]
-
-    def _decoded(
-        self, container: InputContainer, stream: av.VideoStream
-    ) -> Iterator[av.VideoFrame]:
-        if counts_pictures(stream.container, stream):
-            return by_order(container, stream)
-        rate = stream.average_rate
-        interval = float(1 / rate) if rate else self._interval
-        guessed = guesses_times(stream.container)
-        return timed(container.decode(stream), interval, guessed=guessed)
 
     def first_at_or_after(self, seconds: float) -> float | None:
         """Returns the time of the first frame at or after `seconds`, or None."""
@@ -191,9 +147,6 @@ class Sound:
       after_seek: whether a seek in the container came before.
       heartbeat: called before every frame is decoded.
 
-    Attributes:
-      loudest: largest magnitude of any channel that has been read so far, as a share of full scale.
-
     Raises:
       StreamError: the stream is damaged; raised by the constructor and by every method.
     """
@@ -212,7 +165,6 @@ class Sound:
         _check_rate(stream.rate)
         self._rate, self._channels, self._shift = sample_rate_hz, channels, shift_seconds
         self._heartbeat = heartbeat
-        self.loudest = 0.0
         self._stream, self._after_seek = stream, after_seek
         self._pieces = self._runs(container.decode(stream))
         first = next(self._pieces, None)
@@ -241,7 +193,7 @@ class Sound:
         held = held[:, : max(count - missing_before, 0)]
         lack_before = min(missing_before, count)
         held = np.pad(held, ((0, 0), (lack_before, count - lack_before - held.shape[1])))
-        whole = to_int16(held, check=False)
+        whole = np.rint(np.clip(held * 32768.0, -32768, 32767)).astype(np.int16)
         return whole.T if self._channels == "stereo" else whole[0]
 
     @property
@@ -273,29 +225,20 @@ class Sound:
             next(frames, None)  # the decoder may have truncated the first frame
         for frame in frames:
             self._heartbeat()
-            # Decoders lose times at the end, when they are asked for what they still hold.
-            if frame.pts is None and run is not None:
-                start = run.end
-            else:
-                start = seconds_of(frame) + self._shift
+            start = seconds_of(frame) + self._shift
             if run is not None:
                 late = run.lateness(start)
                 if late > _LONGEST_HOLE_SECONDS or late < -_LONGEST_OVERLAP_SECONDS:
                     raise StreamError(f"its sound jumps by {late:.3f} s at {start:.3f} s")
                 if abs(late) > _JITTER_SECONDS or run.format != _format(frame):
-                    yield self._added(run, None)
+                    yield run.add(None)
                     run = _Run(frame, start, rate=self._rate, channels=self._channels)
             else:
                 start = self._exact_start(frame) + self._shift
                 run = _Run(frame, start, rate=self._rate, channels=self._channels)
-            yield self._added(run, frame)
+            yield run.add(frame)
         if run is not None:
-            yield self._added(run, None)
-
-    def _added(self, run: "_Run", frame: av.AudioFrame | None) -> tuple[int, np.ndarray]:
-        piece = run.add(frame)
-        self.loudest = max(self.loudest, run.loudest)
-        return piece
+            yield run.add(None)
 
     def _exact_start(self, frame: av.AudioFrame) -> float:
         """The frame's presentation time, exact to the sample also after a seek.
@@ -329,7 +272,6 @@ class _Run:
 
     def __init__(self, frame: av.AudioFrame, start: float, *, rate: int, channels: str):
         self.format = _format(frame)
-        self.loudest = 0.0
         self._start, self._num_added = start, 0
         self._channels, self._count = channels, 2 if channels == "stereo" else 1
         source = frame.sample_rate
@@ -353,14 +295,9 @@ class _Run:
         self._index = (first - lead) // step * (rate // divisor)
         self._skip = math.ceil(Fraction(lead * rate, source))
 
-    @property
-    def end(self) -> float:
-        """End of the run so far, seconds."""
-        return self._start + self._num_added / self.format[0]
-
     def lateness(self, start: float) -> float:
         """Seconds from the end of the run to a frame that is presented at `start`."""
-        return start - self.end
+        return start - (self._start + self._num_added / self.format[0])
 
     def add(self, frame: av.AudioFrame | None) -> tuple[int, np.ndarray]:
         """Adds a frame, or ends the run for None.
@@ -387,7 +324,6 @@ class _Run:
     def _mixed(self, packed: np.ndarray) -> np.ndarray:
         """Mixes packed samples float32 [n channels] into the wanted channels, float32 [c n]."""
         samples = packed.T
-        self.loudest = max(self.loudest, float(np.abs(packed).max()))
         if self._channels == "stereo":
             return samples[[0, -1]]
         return samples[:1] if self._channels == "left" else samples.mean(axis=0, keepdims=True)
@@ -403,13 +339,6 @@ class _Run:
         frame.pts = self._fed
         self._fed += frame.samples
         return self._resampler.resample(frame)
-
-
-def _resumed(begin: list[av.VideoFrame], frames: Iterator[Any]) -> Iterator[av.VideoFrame]:
-    """The frames of `begin`, then the others; holds none that it has yielded."""
-    while begin:
-        yield begin.pop(0)
-    yield from frames
 
 
 def seconds_of(frame: av.VideoFrame | av.AudioFrame) -> float:

@@ -1,13 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locked folder of unfinished work, removed when the work is done."""
 
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from mmdisco_jax.locks import locked
-
+_LOCK_FILE = ".lock"
 _USER_PREFIX = "user."
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Context that holds the lock of `folder`, after waiting for its present holder.
+
+    Makes the folder if it is missing. The system releases the lock whenever the process ends, even
+    when it is killed.
+    """
+    while (lock := _lock(folder)) is None:
+        pass
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def claim(folder: Path, user: str) -> None:
@@ -41,6 +58,24 @@ def require_space(folder: Path, num_bytes: int) -> None:
             "are free. Free disk space, choose another data_dir, fewer files or smaller clips; "
             "then run again to resume."
         )
+
+
+def _lock(folder: Path) -> int | None:
+    """Locks the folder; returns the lock file's handle, or None if the folder was just removed."""
+    path = folder / _LOCK_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        if os.path.samestat(os.fstat(lock), path.stat()):
+            return lock
+    except FileNotFoundError:
+        pass
+    os.close(lock)
+    return None
 
 
 def _users(folder: Path) -> set[str]:

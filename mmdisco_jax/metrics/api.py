@@ -12,8 +12,8 @@ interval included, does not depend on how clips were batched or merged.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,17 +27,14 @@ class Context:
     """Facts about the clips that a metric will see; every metric is built from one.
 
     fps: frames a second. sample_rate_hz: audio samples a second. reference: real clips, needed by
-    the metrics that compare two sets and by no other. training: batches of the clips that the
-    models were trained on, read once by each metric that looks for copies of them; at most
-    one batch is in memory. weights: paths of weight files by metric name, for the metrics that are
-    networks. prompts: the text of each clip, in the order in which they are given to `update`, for
-    the metrics that read it. replicates, seed: of the bootstrap.
+    the metrics that compare two sets and by no other. weights: paths of weight files by metric
+    name, for the metrics that are networks. prompts: the text of each clip, in the order in which
+    they are given to `update`, for the metrics that read it. replicates, seed: of the bootstrap.
     """
 
     fps: float
     sample_rate_hz: int
     reference: Batch | None = None
-    training: Iterable[Batch] | None = None
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     prompts: Sequence[str] | None = None
     replicates: int = 1000
@@ -56,14 +53,6 @@ class Context:
                 f"metric {metric!r} compares with real clips: pass Context(reference=batch)"
             )
         return self.reference
-
-    def require_training(self, metric: str) -> Iterable[Batch]:
-        """Batches of training clips; ValueError if there are none."""
-        if self.training is None:
-            raise ValueError(
-                f"metric {metric!r} searches the training clips: pass training=batches of them"
-            )
-        return self.training
 
     def require_weights(self, metric: str) -> str:
         """Path of the metric's weight file, or ValueError if none was named."""
@@ -89,8 +78,7 @@ class Result:
 
     value: the point estimate. low, high: bounds of its 95 % bootstrap interval over clips.
     n: clips the value rests on. better: "higher", "lower" or "neither". detail: counts worth
-    keeping. note: what a reader of the table must know about the value, such as what it was
-    compared with.
+    keeping.
     """
 
     name: str
@@ -101,13 +89,12 @@ class Result:
     n: int
     better: str = "higher"
     detail: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Converts to a dict that strict JSON can hold: numbers that are not finite become None."""
         fields = dataclasses.asdict(self)
-        fields["detail"] = {key: finite_or_none(value) for key, value in self.detail.items()}
-        return {key: finite_or_none(value) for key, value in fields.items()}
+        fields["detail"] = {key: _finite(value) for key, value in self.detail.items()}
+        return {key: _finite(value) for key, value in fields.items()}
 
 
 class Metric(Protocol):
@@ -132,46 +119,6 @@ class Metric(Protocol):
 
     def compute(self, state: State) -> tuple[Result, ...]:
         """Computes the results; ValueError when the state holds no clip."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Weighted:
-    """A measure of one set as a function of how often each of its clips counts.
-
-    of: weights float64 [r, n], and with a reference weights [r, num_reference] -> values [r].
-    value: the estimate to report. n: clips. has_ratio: zero means none at
-    all, so that ratios of two values say something.
-    """
-
-    name: str
-    of: Callable[..., np.ndarray]
-    value: float
-    n: int
-    num_reference: int = 0
-    has_ratio: bool = False
-
-
-def weighted_mean(
-    name: str, numerator: np.ndarray, denominator: np.ndarray | None = None
-) -> Weighted:
-    """A ratio of two sums over clips, each [n], as `bootstrap.ratio` takes it; or a mean."""
-    above = np.asarray(numerator, np.float64)
-    below = np.ones_like(above) if denominator is None else np.asarray(denominator, np.float64)
-
-    def of(weights: np.ndarray) -> np.ndarray:
-        total = weights @ below
-        return np.where(total > 0, weights @ above / np.where(total > 0, total, 1.0), 0.0)
-
-    return Weighted(name=name, of=of, value=float(of(np.ones((1, len(above))))[0]), n=len(above))
-
-
-@runtime_checkable
-class Comparable(Metric, Protocol):
-    """A `Metric` whose results on two sets of paired clips can be compared."""
-
-    def weighted(self, state: State) -> tuple[Weighted, ...]:
-        """Its measures as functions of the weights of the state's clips, in the state's order."""
         ...
 
 
@@ -210,6 +157,5 @@ def clips_of(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return video, audio
 
 
-def finite_or_none(value: Any) -> Any:
-    """None for a float that is not finite, which strict JSON cannot hold; else the value."""
+def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

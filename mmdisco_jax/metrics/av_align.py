@@ -21,7 +21,6 @@ as in v3 and v4). Many-to-one matching can score **above 1**: three sounds near 
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import librosa
@@ -92,9 +91,6 @@ class AVAlign:
             ),
         )
 
-    def weighted(self, state: api.State) -> tuple[api.Weighted, ...]:
-        return (api.weighted_mean("av_align", state["rows"][:, 0]),)
-
     def _row(self, video: np.ndarray, audio: np.ndarray) -> tuple[float, int, int]:
         sounds = audio_peaks(audio, self.context.sample_rate_hz, rate_hz=self.rules.rate_hz)
         flow = flow_trajectory(video)
@@ -164,20 +160,19 @@ def score(sounds: np.ndarray, motions: np.ndarray, fps: float, rules: Protocol) 
 
 def peak_marks(
     fps: float, sample_rate_hz: int
-) -> Callable[[np.ndarray, np.ndarray], dict[str, Any]]:
+) -> Callable[[np.ndarray, np.ndarray], dict[str, tuple[float, ...]]]:
     """Gallery marks of any clip: peaks of motion and onsets of sound, as AV-Align v2 takes them.
 
     Returns:
-      A function (video uint8 [f h w 3], audio int16 or float [samples]) -> {"event": ...,
-      "impact_seconds": ..., "onset_seconds": ...}, fields of `export.gallery_page.GalleryClip`.
+      A function (video uint8 [f h w 3], audio int16 or float [samples]) -> {"impact_seconds": ...,
+      "onset_seconds": ...}, fields of `export.gallery_page.GalleryClip`.
     """
 
-    def marks(video: np.ndarray, audio: np.ndarray) -> dict[str, Any]:
+    def marks(video: np.ndarray, audio: np.ndarray) -> dict[str, tuple[float, ...]]:
         end = len(video) / fps
         motions = video_peaks(flow_trajectory(video), fps)
         sounds = audio_peaks(audio, sample_rate_hz)
         return {
-            "event": "peak of motion",
             "impact_seconds": tuple(float(min(s, end)) for s in motions),
             "onset_seconds": tuple(float(min(s, end)) for s in sounds),
         }

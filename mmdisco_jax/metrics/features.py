@@ -21,36 +21,19 @@ MEL_FLOOR = 1e-4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Projection:
-    """Principal axes of one modality's real clips: mean [d], axes [k, d] (orthonormal rows).
-
-    outside: None, or the usual distance of a clip from the space that the axes span. With it there
-    is one more feature, a clip's own distance from that space less the usual one: how much of the
-    clip lies outside the axes, though not what. Distances of features are then never larger than
-    those of the rows themselves.
-    """
+    """Principal axes of one modality's real clips: mean [d], axes [k, d] (orthonormal rows)."""
 
     mean: np.ndarray
     axes: np.ndarray
-    outside: float | None = None
-
-    @property
-    def width(self) -> int:
-        """Number of features."""
-        return len(self.axes) + (self.outside is not None)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Rows [n, d] -> features float64 [n, width], in the rows' own units."""
+        """Rows [n, d] -> features float64 [n, k], in the rows' own units."""
         if rows.ndim != 2 or rows.shape[1] != len(self.mean):
             raise ValueError(
                 f"rows have shape {rows.shape}, the axes were fitted on [n, {len(self.mean)}]: "
                 "clips of another length or size cannot be compared"
             )
-        centred = rows - self.mean
-        inside = centred @ self.axes.T
-        if self.outside is None:
-            return inside
-        rest = np.sqrt(np.maximum((centred**2).sum(1) - (inside**2).sum(1), 0.0))
-        return np.concatenate([inside, rest[:, None] - self.outside], 1)
+        return (rows - self.mean) @ self.axes.T
 
 
 def fit(rows: np.ndarray, dimensions: int = DIMENSIONS) -> Projection:
@@ -64,12 +47,6 @@ def fit(rows: np.ndarray, dimensions: int = DIMENSIONS) -> Projection:
     mean = rows.mean(0)
     axes = np.linalg.svd(rows - mean, full_matrices=False)[2][:dimensions]
     return Projection(mean=mean, axes=axes)
-
-
-def fit_with_outside(rows: np.ndarray, dimensions: int = DIMENSIONS) -> Projection:
-    """`fit` with the feature `outside`."""
-    axes = dataclasses.replace(fit(rows, dimensions), outside=0.0)
-    return dataclasses.replace(axes, outside=float(axes(rows)[:, -1].mean()))
 
 
 def video_rows(video: np.ndarray) -> np.ndarray:

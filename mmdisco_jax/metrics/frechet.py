@@ -12,8 +12,6 @@ root may not.
 
 import numpy as np
 
-from mmdisco_jax.metrics.bootstrap import Statistic
-
 
 def gaussian(
     features: np.ndarray, weights: np.ndarray | None = None
@@ -45,41 +43,3 @@ def frechet_distance(
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh((inner + inner.T) / 2), 0.0)).sum()
     apart = ((np.asarray(mean1, np.float64) - mean2) ** 2).sum()
     return float(max(apart + np.trace(covariance1) + np.trace(covariance2) - 2 * cross, 0.0))
-
-
-def weighted_distance(reference: np.ndarray, generated: np.ndarray) -> Statistic:
-    """Distance of the Gaussians of features [m, d] and [n, d], as a function of clip weights.
-
-    Returns:
-      (weights [r, n] of the generated clips, weights [r, m] of the reference) -> distances [r].
-    """
-    one, two = _moments(generated), _moments(reference)
-
-    def distance(of_generated: np.ndarray, of_reference: np.ndarray) -> np.ndarray:
-        (mean1, covariance1), (mean2, covariance2) = one(of_generated), two(of_reference)
-        values, vectors = np.linalg.eigh(covariance2)
-        root = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None]) @ vectors.swapaxes(1, 2)
-        inner = np.linalg.eigvalsh(root @ covariance1 @ root)
-        cross = np.sqrt(np.maximum(inner, 0.0)).sum(1)
-        traces = np.trace(covariance1 + covariance2, axis1=1, axis2=2)
-        return np.maximum(((mean1 - mean2) ** 2).sum(1) + traces - 2 * cross, 0.0)
-
-    return distance
-
-
-def _moments(features: np.ndarray):
-    """Function of weights [r, n]: means [r, d] and unbiased covariances [r, d, d]."""
-    features = np.asarray(features, np.float64)
-    n, d = features.shape
-    centre = features.mean(0)
-    x = features - centre  # differences of large squares lose digits
-    products = (x[:, :, None] * x[:, None, :]).reshape(n, d * d)
-
-    def of(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        total = weights.sum(1)
-        mean = weights @ x / total[:, None]
-        sums = (weights @ products).reshape(-1, d, d)
-        outer = total[:, None, None] * mean[:, :, None] * mean[:, None, :]
-        return mean + centre, (sums - outer) / (total - 1)[:, None, None]
-
-    return of

@@ -12,8 +12,6 @@ from collections.abc import Callable
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
-from mmdisco_jax.metrics.bootstrap import Statistic
-
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 KAD_SCALE = 100.0
 
@@ -42,32 +40,28 @@ def median_bandwidth(reference: np.ndarray) -> float:
 
 def mmd_squared(
     reference: np.ndarray, generated: np.ndarray, kernel: Kernel
-) -> tuple[float, Statistic]:
-    """Discrepancy of features [m, d] and [n, d], and its biased form as a function of weights.
+) -> tuple[float, Callable[[np.ndarray], float]]:
+    """Discrepancy of features [m, d] and [n, d], and it as a function of repeat counts [n].
 
-    Returns:
-      The unbiased estimate, in which no clip is compared with itself; and (weights [r, n] of the
-      generated clips, weights [r, m] of the reference) -> the discrepancy [r] of the two weighted
-      distributions, never negative. With weights 1 that is larger than the first by what a clip's
-      comparison with itself adds.
+    A clip drawn twice is not compared with itself, so that the bootstrap keeps the estimate
+    unbiased; where only one clip was drawn there is no pair, and the function gives nan.
     """
     reference, generated = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
     if min(len(reference), len(generated)) < 2:
         raise ValueError(
             f"{len(reference)} and {len(generated)} clips: the estimate needs 2 of each"
         )
-    real, fake = kernel(reference, reference), kernel(generated, generated)
-    between = kernel(generated, reference)
+    real = kernel(reference, reference)
+    of_real = (real.sum() - np.trace(real)) / (len(real) * (len(real) - 1))
+    fake = kernel(generated, generated)
+    np.fill_diagonal(fake, 0.0)
+    towards = kernel(reference, generated).mean(0)
 
-    def weighted(of_generated: np.ndarray, of_reference: np.ndarray) -> np.ndarray:
-        p = of_generated / of_generated.sum(1, keepdims=True)
-        q = of_reference / of_reference.sum(1, keepdims=True)
-        within = ((p @ fake) * p).sum(1) + ((q @ real) * q).sum(1)
-        return within - 2 * ((p @ between) * q).sum(1)
+    def weighted(counts: np.ndarray) -> float:
+        total = counts.sum()
+        pairs = total**2 - (counts**2).sum()
+        if pairs == 0:
+            return float("nan")
+        return float(of_real + counts @ fake @ counts / pairs - 2 * counts @ towards / total)
 
-    return float(_off_diagonal(real) + _off_diagonal(fake) - 2 * between.mean()), weighted
-
-
-def _off_diagonal(table: np.ndarray) -> float:
-    """Mean of a square table without its diagonal."""
-    return (table.sum() - np.trace(table)) / (len(table) * (len(table) - 1))
+    return weighted(np.ones(len(generated))), weighted

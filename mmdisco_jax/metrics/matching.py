@@ -39,22 +39,13 @@ def temporal_f1(
     on one side lowers the score by its unmatched events, one with none on either side does not
     count, and a set without any event scores 0, since nothing was shown to align.
     """
-    return bootstrap.ratio(
-        *f1_terms(impacts, onsets, tolerance_seconds), replicates=replicates, seed=seed
-    )
-
-
-def f1_terms(
-    impacts: Sequence[np.ndarray], onsets: Sequence[np.ndarray], tolerance_seconds: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numerators 2 matches and denominators impacts + onsets of F1, one a clip; see above."""
     if len(impacts) != len(onsets):
         raise ValueError(
             f"{len(impacts)} clips of impacts, {len(onsets)} of onsets: lists must pair up"
         )
     hits = [len(match(a, b, tolerance_seconds)) for a, b in zip(impacts, onsets, strict=True)]
     events = [len(a) + len(b) for a, b in zip(impacts, onsets, strict=True)]
-    return 2.0 * np.array(hits), np.array(events)
+    return bootstrap.ratio(2.0 * np.array(hits), np.array(events), replicates=replicates, seed=seed)
 
 
 def derangement(n: int, seed: int) -> np.ndarray:

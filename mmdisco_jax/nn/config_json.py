@@ -49,35 +49,6 @@ def read_config(
     return {key: config.get(key, default) for key, default in defaults.items()}
 
 
-# Keys that transformers writes into any config.json. Those of the first table change what some
-# networks compute; the others are of training, of text generation, and of the file itself.
-TRANSFORMERS_FIXED: Mapping[str, tuple] = {
-    "is_decoder": (False,),
-    "is_encoder_decoder": (False,),
-    "add_cross_attention": (False,),
-    "cross_attention_hidden_size": (None,),
-    "pruned_heads": ({}, None),
-    "quantization_config": (None,),
-}
-TRANSFORMERS_IGNORED = {
-    *("architectures", "model_type", "transformers_version", "torch_dtype", "dtype"),
-    *("torchscript", "use_bfloat16", "tf_legacy_loss", "tokenizer_class", "attn_implementation"),
-    *("use_cache", "return_dict", "use_return_dict", "return_dict_in_generate"),
-    *("output_attentions", "output_hidden_states", "output_scores", "chunk_size_feed_forward"),
-    *("gradient_checkpointing", "initializer_factor", "initializer_range", "dropout"),
-    *("attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob"),
-    *("classifier_dropout", "tie_word_embeddings", "tie_encoder_decoder", "id2label", "label2id"),
-    *("num_labels", "problem_type", "finetuning_task", "task_specific_params", "prefix"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"),
-    *("forced_bos_token_id", "forced_eos_token_id", "max_length", "min_length", "do_sample"),
-    *("early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature"),
-    *("top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "bad_words_ids"),
-    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences"),
-    *("remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens"),
-    "begin_suppress_tokens",
-}
-
-
 def per_level(key: str, value: Any, num_levels: int) -> tuple:
     """Expand a config's value to one entry per level: a number is repeated, a list is kept.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mmdisco_jax.process.predictions import per_sample
-from mmdisco_jax.process.schedules import Schedule, common
+from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.types import AV, Array
 
 
@@ -81,20 +81,6 @@ class TimeSampler:
         return None
 
 
-def check_levels(sampler: LevelSampler, schedules: Schedule | Mapping[str, Schedule]) -> None:
-    """Check that training timesteps are drawn from all levels of the schedules, and from no others.
-
-    Raises:
-      ValueError: a sampler of another number of levels, or schedules of different lengths.
-    """
-    total = common(schedules).num_timesteps
-    if sampler.num_timesteps != total:
-        raise ValueError(
-            f"noise levels are drawn from {sampler.num_timesteps}, but the schedule has {total}: "
-            "make the level sampler with num_timesteps of the schedule."
-        )
-
-
 def draw_noise(key: Array, x0: AV) -> AV:
     """Draw standard normal noise of x0's shapes, with one key per modality."""
     keys = jax.random.split(key, len(x0))
@@ -107,11 +93,7 @@ def add_noise(x0: AV, eps: AV, t: Array, schedules: Mapping[str, Schedule]) -> A
     Args:
       x0, eps: {modality: [b ...]}.
       t: timesteps [b], shared by the modalities.
-
-    Raises:
-      ValueError: schedules of different lengths, or a level outside 0..T-1 (NaN, if t is traced).
     """
-    common({m: schedules[m] for m in x0})
     return {m: noisy(x0[m], eps[m], t, schedules[m]) for m in x0}
 
 

@@ -11,8 +11,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,10 +23,7 @@ class Schedule:
 
     Solvers also need levels between those of the table. A level of floating type belongs to the
     continuous schedule whose log alpha is linear between the integers (DPM-Solver, Lu et al. 2022,
-    appendix D.1).
-
-    Levels outside 0..T-1 are a mistake, often that of a longer schedule, and never counted as the
-    nearest end: they raise ValueError, or give NaN where they are traced and have no values yet.
+    appendix D.1). Levels outside 0..T-1 count as the nearest end.
 
     Attributes:
       abar: float64 [T], the cumulative product of 1 - beta, strictly decreasing inside (0, 1).
@@ -68,20 +63,17 @@ class Schedule:
         """Compute sqrt(abar(t)), of t's shape; float32 for integer t, else in t's precision."""
         if jnp.issubdtype(jnp.result_type(t), jnp.floating):
             return jnp.exp(self._log_alpha(t))
-        return at_levels(np.sqrt(self.abar), t)
+        return jnp.asarray(np.sqrt(self.abar), jnp.float32)[t]
 
     def sigma(self, t: Array) -> Array:
         """Compute sqrt(1 - abar(t)), of t's shape; float32 for integer t, else t's precision."""
         if jnp.issubdtype(jnp.result_type(t), jnp.floating):
             return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(t)))
-        return at_levels(np.sqrt(1.0 - self.abar), t)
+        return jnp.asarray(np.sqrt(1.0 - self.abar), jnp.float32)[t]
 
     def _log_alpha(self, t: Array) -> Array:
-        t = jnp.asarray(t)
         table = jnp.asarray(0.5 * np.log(self.abar), t.dtype)
-        within = _within(t, len(table))
-        value = jnp.interp(t, jnp.arange(len(table), dtype=t.dtype), table)
-        return value if within is True else jnp.where(within, value, jnp.nan)
+        return jnp.interp(t, jnp.arange(len(table), dtype=t.dtype), table)
 
     def log_snr(self, t: Array) -> Array:
         """Compute lambda(t) = log(alpha / sigma) at floating levels t, in t's precision."""
@@ -89,17 +81,13 @@ class Schedule:
         return log_alpha - 0.5 * jnp.log(-jnp.expm1(2 * log_alpha))
 
     def level(self, log_snr: Array) -> Array:
-        """Invert `log_snr`: return the floating level t at which log(alpha / sigma) has a value.
-
-        Values beyond those of the schedule's ends give the nearest end.
-        """
+        """Invert `log_snr`: return the floating level t at which log(alpha / sigma) has a value."""
         log_alpha = -0.5 * jnp.logaddexp(0.0, -2 * log_snr)
         rising = jnp.asarray(0.5 * np.log(self.abar[::-1]), log_snr.dtype)
         return jnp.interp(log_alpha, rising, jnp.arange(len(rising), dtype=log_snr.dtype)[::-1])
 
     def abar_between(self, t: np.ndarray) -> np.ndarray:
-        """Compute abar at floating levels t, on the host in float64; ValueError outside 0..T-1."""
-        _within(np.asarray(t, np.float64), self.num_timesteps)
+        """Compute abar at floating levels t, on the host in float64."""
         return np.exp(np.interp(t, np.arange(self.num_timesteps), np.log(self.abar)))
 
     def level_between(self, log_snr: np.ndarray) -> np.ndarray:
@@ -107,61 +95,6 @@ class Schedule:
         log_abar = -np.logaddexp(0.0, -2 * np.asarray(log_snr))
         levels = np.arange(self.num_timesteps, dtype=np.float64)
         return np.interp(log_abar, np.log(self.abar[::-1]), levels[::-1])
-
-
-def at_levels(table: np.ndarray, t: Array) -> Array:
-    """Look up a table [T] of a schedule at whole levels t, of t's shape, as float32.
-
-    Raises:
-      ValueError: a level outside 0..T-1. A traced one, which has no value yet, gives NaN instead.
-    """
-    t = jnp.asarray(t)
-    within = _within(t, len(table))
-    values = jnp.asarray(table, jnp.float32)[t]
-    return values if within is True else jnp.where(within, values, jnp.nan)
-
-
-def _within(t: Any, num_timesteps: int) -> Any:
-    """True if levels t are known to lie in 0..T-1; of traced ones, which of them do.
-
-    Raises:
-      ValueError: known levels that do not.
-    """
-    last, slack = num_timesteps - 1, 0.0
-    if jnp.issubdtype(t.dtype, jnp.floating):  # T - 1, rounded in t's precision
-        slack = max(1e-3, float(jnp.finfo(t.dtype).eps) * num_timesteps)
-    if isinstance(t, jax.core.Tracer) or not getattr(t, "is_fully_addressable", True):
-        return (t >= -slack) & (t <= last + slack)
-    values = np.asarray(t)
-    wrong = values[~((values >= -slack) & (values <= last + slack))]
-    if len(wrong):
-        raise ValueError(
-            f"noise level {wrong[0]} lies outside 0..{last}, the levels of this schedule: take "
-            "levels from the schedule itself (its num_timesteps), not from a longer one."
-        )
-    return True
-
-
-def common(schedules: Schedule | Mapping[str, Schedule]) -> Schedule:
-    """The one schedule, or the first of several of one length.
-
-    Modalities share the number t of a noise level, and each reads its own table there. The tables
-    may differ; their lengths may not.
-
-    Raises:
-      ValueError: different lengths. Level 100 of 1000 is not level 100 of 200: a path of one
-        must not stand for the other's.
-    """
-    if not isinstance(schedules, Mapping):
-        return schedules
-    lengths = {m: schedule.num_timesteps for m, schedule in schedules.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(
-            f"the modalities' schedules have {lengths} noise levels, but a noise level t is common "
-            "to all: give schedules of one length. Only models trained with equal lengths can be "
-            "paired; that their tables differ does no harm."
-        )
-    return next(iter(schedules.values()))
 
 
 def from_betas(betas: np.ndarray, settings: Mapping[str, Any] | None = None) -> Schedule:

@@ -58,12 +58,6 @@ class DDPM:
                     f"stride {self.stride} goes with whole noise levels, but these lie between: "
                     "use None, or `levels`."
                 )
-            if levels.end is not None or np.any(np.diff(levels.times) != -self.stride):
-                raise ValueError(
-                    f"stride {self.stride} steps from level t to t - {self.stride}, but the path "
-                    f"{levels.times}{'' if levels.end is None else f', {levels.end}'} goes on "
-                    "elsewhere: use levels of this distance (spacing 'leading'), or stride None."
-                )
             before = levels.times - self.stride
             after = np.where(before >= 0, schedule.abar[np.maximum(before, 0)], 1.0)
             noisy = levels.times > 0

@@ -45,15 +45,13 @@ class DPMSolverPP2M:
 
     def tables(self, schedule: Schedule, levels: Levels) -> dict[str, np.ndarray]:
         now, after = levels.abar(schedule)
-        between = len(now) if levels.end is not None else len(now) - 1
-        nodes = np.append(now, after[-1])[: between + 1]
-        log_snr = 0.5 * (np.log(nodes) - np.log1p(-nodes))
+        log_snr = 0.5 * (np.log(now) - np.log1p(-now))
+        # e^-h of the step to the clean signal is 0: x_next is x0 itself.
+        shrink = np.append(np.exp(log_snr[:-1] - log_snr[1:]), 0.0)
         h = np.diff(log_snr)
-        # A step to the clean signal has h infinite: e^-h is 0, so that x_next is x0 itself, and it
-        # stays of first order. So does the first step, which has no past.
-        shrink, extrapolate = np.zeros(len(now)), np.zeros(len(now))
-        shrink[:between] = np.exp(-h)
-        extrapolate[1:between] = 0.5 * h[1:] / h[:-1]
+        extrapolate = np.zeros(len(now))
+        # Half of h_i / h_{i-1} for inner steps: the last one has h infinite and stays first order.
+        extrapolate[1:-1] = 0.5 * h[1:] / h[:-1]
         return alpha_sigma(now, after) | {
             "from_x": np.sqrt((1 - after) / (1 - now)),
             "from_x0": np.sqrt(after) * (1 - shrink),
@@ -136,7 +134,7 @@ class DPMSolver:
 
     def tables(self, schedule: Schedule, levels: Levels) -> dict[str, np.ndarray]:
         now, after = levels.abar(schedule)
-        n, to_clean = len(now), levels.end is None
+        n, to_clean = len(now), bool(after[-1] == 1.0)
         abar = now if to_clean else np.append(now, after[-1])
         log_snr = 0.5 * (np.log(abar) - np.log1p(-abar))
         out = {name: np.zeros(n) for name in ("fresh", "from_start", "now", "last", "before")}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmdisco_jax.process.schedules import Schedule, common
+from mmdisco_jax.process.schedules import Schedule
 
 SPACINGS = ("leading", "trailing", "linspace", "logsnr")
 SOLVER_SPACINGS = ("logsnr", "uniform", "quadratic")
@@ -24,24 +24,20 @@ class Levels:
       model_times: [n], what the model is told they are, if not `times`: int32, or floating for a
         model that understands levels between those of its schedule. They may repeat.
       end: the level, below the last of `times`, where the last step goes; None: the clean signal.
-      num_timesteps: length T of the schedule that the levels were made from; schedules of another
-        length are refused. None: of any that has these levels.
 
     Raises:
       ValueError: levels that do not fall, or not one model time for each.
     """
 
     times: np.ndarray
-    model_times: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
+    model_times: np.ndarray = None  # type: ignore[assignment]  # filled in
     end: float | None = None
-    num_timesteps: int | None = None
 
     def __post_init__(self):
         times = np.asarray(self.times)
         kind = np.int32 if np.issubdtype(times.dtype, np.integer) else np.float64
         object.__setattr__(self, "times", times.astype(kind))
-        told = np.asarray(self.model_times)
-        told = told if told.size else self.times
+        told = self.times if self.model_times is None else np.asarray(self.model_times)
         object.__setattr__(self, "model_times", told)
         nodes = self.nodes
         if nodes.ndim != 1 or not len(times) or nodes.min() < 0 or np.any(np.diff(nodes) >= 0):
@@ -71,14 +67,8 @@ class Levels:
         """abar at each level and at the one after it (1 where that is the clean signal), float64.
 
         Raises:
-          ValueError: a level above the schedule's last, or levels of a schedule of another length.
+          ValueError: a level above the schedule's last.
         """
-        if self.num_timesteps not in (None, schedule.num_timesteps):
-            raise ValueError(
-                f"the path is one of {self.num_timesteps} noise levels, but the schedule has "
-                f"{schedule.num_timesteps}, where the same numbers stand for other amounts of "
-                "noise: make the levels from a schedule of this length."
-            )
         if self.times[0] > schedule.num_timesteps - 1:
             raise ValueError(
                 f"the path starts at noise level {self.times[0]}, but the schedule ends at "
@@ -127,7 +117,7 @@ def levels(
         path = np.rint(np.interp(even, log_snr[::-1], np.arange(total)[::-1]))
     else:
         raise ValueError(f"unknown spacing {spacing!r}: choose one of {', '.join(SPACINGS)}.")
-    return Levels(times=np.unique(path.astype(np.int32))[::-1].copy(), num_timesteps=total)
+    return Levels(times=np.unique(path.astype(np.int32))[::-1].copy())
 
 
 def solver_levels(
@@ -182,7 +172,6 @@ def solver_levels(
         times=times,
         model_times=told if model_time == "truncated" else times,
         end=None if to_clean else 0.0,
-        num_timesteps=total,
     )
 
 
@@ -211,7 +200,25 @@ def respaced_levels(num_timesteps: int, spec: str) -> Levels:
         starts = np.cumsum([0, *sizes[:-1]])
         sections = zip(starts, sizes, counts, strict=True)
         rising = np.concatenate([start + _even(size, count) for start, size, count in sections])
-    return Levels(times=rising.astype(np.int32)[::-1].copy(), num_timesteps=num_timesteps)
+    return Levels(times=rising.astype(np.int32)[::-1].copy())
+
+
+def common(schedules: Schedule | Mapping[str, Schedule]) -> Schedule:
+    """The one schedule, or the first of several of one length.
+
+    Raises:
+      ValueError: different lengths. Level 100 of 1000 is not level 100 of 200: a path of one
+        must not stand for the other's.
+    """
+    if not isinstance(schedules, Mapping):
+        return schedules
+    lengths = {m: schedule.num_timesteps for m, schedule in schedules.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(
+            f"the modalities' schedules have {lengths} noise levels, but one path of levels is "
+            "common to all: give schedules of one length."
+        )
+    return next(iter(schedules.values()))
 
 
 def _strided(total: int, count: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,18 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmdisco_jax.callables import Structure, split
-from mmdisco_jax.process.schedules import Schedule, common
+from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.samplers.api import PlannedDenoiser, Row, Stepper
 from mmdisco_jax.samplers.given import Given, check_given, held_step
-from mmdisco_jax.samplers.levels import Levels
+from mmdisco_jax.samplers.levels import Levels, common
 from mmdisco_jax.samplers.noise import NoiseFn, initial, keyed, sample_keys
 from mmdisco_jax.types import AV, Array, Cond, DenoiseFn
 
 Shapes = Mapping[str, tuple[int, ...]]
 OnSteps = Callable[[int], Any]
-# Share of the signal's power at the level where noise alone may stand for x_T. Official paths of
-# few steps begin with up to 0.1; one that begins in the middle, or a single step at 0, has more.
-_MOST_SIGNAL = 0.15
 
 
 class Carry(NamedTuple):
@@ -273,8 +270,6 @@ class Sampler:
                 f"there are shapes of {sorted(full)}, but steppers of {sorted(self.steppers)}: "
                 "give {modality: shape of a sample}."
             )
-        if start is None:
-            self._check_start(full)
         if given is not None:
             check_given(given, full, self.steppers, self.num_substeps, weight)
         n = len(self.levels)
@@ -286,18 +281,6 @@ class Sampler:
         sizes = tuple((m, tuple(shape[1:])) for m, shape in full.items())
         job = _Job(structure, sizes, weight, loss_scale, keep_every)
         return job, _Inputs(arrays, _root(seed), indices, cond, given, start)
-
-    def _check_start(self, modalities: Iterable[str]) -> None:
-        """ValueError if a path begins where pure noise is not what the models know."""
-        for m in modalities:
-            abar = self.levels.abar(self.schedules[m])[0][0]
-            if abar > _MOST_SIGNAL:
-                raise ValueError(
-                    f"the path of {m} begins at noise level {self.levels.times[0]:g}, where "
-                    f"samples still hold {abar:.0%} of the signal's power, but the sampling begins "
-                    "with noise alone: begin at the highest level (spacing 'trailing'), take more "
-                    "steps, or give x_T, samples of that level."
-                )
 
     @functools.cached_property
     def _programs(self) -> tuple[Any, Any]:

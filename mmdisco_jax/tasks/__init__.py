@@ -3,9 +3,6 @@
 
 from mmdisco_jax.registry import Registry
 
-# Modes that one process does, for they write files of their own or measure a single device.
-ALONE = ("bench", "convert", "evaluate", "toy")
-
 TASKS = Registry(
     "mode",
     {
@@ -15,7 +12,6 @@ TASKS = Registry(
         "evaluate": "mmdisco_jax.tasks.evaluate:run",
         "bench": "mmdisco_jax.tasks.bench:run",
         "convert": "mmdisco_jax.tasks.convert:run",
-        "release": "mmdisco_jax.tasks.release:run",
         "toy": "mmdisco_jax.tasks.toy:run",
     },
 )

@@ -14,12 +14,10 @@ from mmdisco_jax.system import System
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Given:
     """Conditions [n]: of `modality` the clips (uint8 or int16) and their latents; sample i takes
-    number i modulo n. `files`: (name, SHA-256) of each. `signal`: the modality's part of a
-    clip, "video" or "audio".
+    number i modulo n. `files`: (name, SHA-256) of each.
     """
 
     modality: str
-    signal: str
     files: tuple[tuple[str, str], ...]
     clips: np.ndarray
     latents: np.ndarray
@@ -29,8 +27,8 @@ class Given:
         return {self.modality: self.latents[indices % len(self.files)]}
 
     def put(self, clips: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Sampled clips by signal, with the given one as it was given."""
-        return clips | {self.signal: self.clips[indices % len(self.files)]}
+        """Sampled clips, with the given modality as it was given."""
+        return clips | {self.modality: self.clips[indices % len(self.files)]}
 
 
 def read_each_given(system: System, variants: Sequence[str]) -> dict[str, Given | None]:
@@ -57,20 +55,15 @@ def read_given(system: System, settings: Condition) -> Given | None:
         )
     if not settings.given:
         return None
-    if settings.given not in system.modalities:
-        raise ValueError(
-            f"sample.condition.given is {settings.given!r}, but the modalities are "
-            f"{list(system.modalities)}: name one of them."
-        )
-    shapes, signal = system.shapes, system.signal(settings.given)
+    shapes = system.shapes
     found = read_conditions(
         settings.media,
-        signal,
+        settings.given,
         system.clip_spec,
         on_short=settings.on_short,
         on_odd_rate=settings.on_odd_rate,
     )
-    clips = np.stack([getattr(clip.window, signal) for clip in found])
+    clips = np.stack([getattr(clip.window, settings.given) for clip in found])
     latents = np.asarray(system.encoders[settings.given](clips))
     if latents.shape[1:] != shapes[settings.given]:
         raise ValueError(
@@ -79,4 +72,4 @@ def read_given(system: System, settings: Condition) -> Given | None:
             "config.bases must make what the models expect."
         )
     files = tuple((clip.name, clip.sha256) for clip in found)
-    return Given(modality=settings.given, signal=signal, files=files, clips=clips, latents=latents)
+    return Given(modality=settings.given, files=files, clips=clips, latents=latents)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from mmdisco_jax.base_models.pipelines import OURS, read_component
 from mmdisco_jax.io import replacing_folder
 from mmdisco_jax.nn.init import skeleton
@@ -16,7 +18,6 @@ from mmdisco_jax.porting.lazy import LazyTensors, as_lazy
 from mmdisco_jax.porting.port import PORTS
 from mmdisco_jax.porting.save import save_folder
 from mmdisco_jax.porting.weights import save_weights
-from mmdisco_jax.progress import Progress
 
 INDEX = "model_index.json"
 
@@ -83,7 +84,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _write_ours(top: Path, target: Path, ported: Mapping[str, str]) -> None:
-    for name, kind in Progress(ported.items(), what="convert", unit="component"):
+    for name, kind in tqdm(ported.items(), unit="component"):
         found = read_component(top, name, kind)
         params = found.filled(skeleton(PORTS.get(kind).module, found.spec)[1])
         (target / name).mkdir(parents=True)

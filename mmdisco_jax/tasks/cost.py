@@ -52,8 +52,7 @@ def raw_batch(system: System) -> dict[str, jax.ShapeDtypeStruct]:
         "audio": ((size, clip.num_samples), np.int16),
         "video": ((size, clip.num_frames, clip.height, clip.width, 3), np.uint8),
     }
-    signals = (system.signal(m) for m in system.modalities)
-    return {signal: jax.ShapeDtypeStruct(*shapes[signal]) for signal in signals}
+    return {m: jax.ShapeDtypeStruct(*shapes[m]) for m in system.modalities}
 
 
 def _denoiser(system: System) -> tuple[Any, tuple]:

@@ -16,7 +16,6 @@ from mmdisco_jax.inputs.cache import Arrays, write_cache
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.latents import embedded
 from mmdisco_jax.tasks.prompts import repeated
-from mmdisco_jax.tasks.records import levels_digest
 from mmdisco_jax.types import TEXT
 
 
@@ -94,12 +93,9 @@ def _made_by(system: System) -> dict:
         settings.pop(name)
     made_by = {
         "weights": system.base_digests,
-        "schedules": system.schedule_digests,
-        "levels": levels_digest(system, fakes.variant),
         "first_index": fakes.first_index,
         "sample": settings,
     }
     if system.reads_text:
-        made_by["captions"] = system.data_digests["train"]
-        made_by["codecs"] = {name: base.provenance() for name, base in system.bases.items()}
+        made_by["captions"] = system.source("train").directory.parent.name
     return made_by

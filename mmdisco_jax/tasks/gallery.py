@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from mmdisco_jax.export import gallery
@@ -13,7 +13,6 @@ from mmdisco_jax.export.gallery_page import GalleryTable
 from mmdisco_jax.metrics.av_align import peak_marks
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.prompts import prompt_of
-from mmdisco_jax.tasks.records import read_note
 
 _NOISE = "Each clip of a row starts from the same noise."
 _TWO_MODELS = (
@@ -67,46 +66,31 @@ def write_gallery(
     )
 
 
-def titles(system: System, workdir: Path, count: int) -> list[str] | None:
-    """Name of each sample: its prompt, or the media file that it was made for; None for neither.
-
-    Variants with different conditions have no name in common.
-    """
-    experiment = system.experiment
-    if experiment.sample.prompts:
-        return [prompt_of(experiment.sample, number) or "" for number in range(count)]
-    note = read_note(workdir) or {}
-    made = [note.get("variants", {}).get(name, {}) for name in experiment.variant_names]
-    files = [[name for name, _ in one.get("conditions", [])] for one in made]
-    if not files[0] or any(one != files[0] for one in files):
-        return None
-    return [PurePath(files[0][i % len(files[0])]).with_suffix("").as_posix() for i in range(count)]
-
-
-def write_page(system: System, workdir: Path, tables: Sequence[GalleryTable] = ()) -> Path:
+def write_page(system: System, workdir: Path, table: GalleryTable | None = None) -> Path:
     """Writes workdir/index.html over the media that `sample` wrote; returns its path."""
     experiment = system.experiment
     shown, clip = experiment.sample.num_media, experiment.clip
     clips = {name: read_all(workdir / name, shown) for name in experiment.variant_names}
     count = min(len(one["video"]) for one in clips.values())
+    texts = [prompt_of(experiment.sample, number) for number in range(count)]
+    prompts = [text for text in texts if text is not None]
     return write_gallery(
         workdir,
         {name: {m: x[:count] for m, x in one.items()} for name, one in clips.items()},
         fps=clip.fps,
         sample_rate_hz=clip.sample_rate_hz,
-        prompts=titles(system, workdir, count),
+        prompts=prompts or None,
         marks=_marks(system),
         title="Sound and picture, out of step and in step",
         description=_description(system),
-        table=tables,
+        table=table,
         reuse_media=True,
     )
 
 
 def _marks(system: System) -> Marks | None:
-    """Marks of the bounce detectors, in their world and where the experiment measures by them."""
-    experiment = system.experiment
-    if experiment.data.name != "bounce" or "bounce" not in experiment.evaluate.metrics:
+    """Marks of the bounce detectors where the experiment measures by them."""
+    if "bounce" not in system.experiment.evaluate.metrics:
         return None
     from mmdisco_jax.worlds.bounce.marks import bounce_marks
 

@@ -4,6 +4,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,11 +18,11 @@ from mmdisco_jax.types import TEXT
 _SHARD = 64
 
 
-def latents_key(system: System, split: str = "train") -> dict[str, Any]:
-    """JSON of what decides the latents of a split's prepared clips, by contents."""
+def latents_key(system: System, directory: Path) -> dict[str, Any]:
+    """JSON of what decides the latents of the clips that are prepared in `directory`."""
     experiment = system.experiment
     key = {
-        "clips": system.data_digests[split],
+        "clips": directory.parent.name,
         "codecs": {name: base.provenance() for name, base in system.bases.items()},
         "clip": dataclasses.asdict(experiment.clip),
     }
@@ -44,7 +45,7 @@ def training_examples(system: System) -> Any:
             f"config.data.flip is {data.flip!r}, but cached latents cannot be mirrored: set "
             "config.data.flip=off, or config.data.latents=''."
         )
-    return open_cache(data.latents, latents_key(system))
+    return open_cache(data.latents, latents_key(system, source.directory))
 
 
 def flip_probability(flip: str) -> float:
@@ -73,15 +74,12 @@ def write_latents(system: System, split: str = "train") -> dict:
         # A whole batch, so that one program serves all shards.
         clips += clips[-1:] * (_SHARD - len(clips))
         texts = embedded(read, [str(clip.get("caption", "")) for clip in clips])
-        found = {
-            m: np.asarray(f(np.stack([c[system.signal(m)] for c in clips])))
-            for m, f in encode.items()
-        }
+        found = {m: np.asarray(f(np.stack([c[m] for c in clips]))) for m, f in encode.items()}
         return found | texts
 
     write_cache(
         folder,
-        latents_key(system, split) | {"split": split},
+        latents_key(system, system.source(split).directory) | {"split": split},
         len(source),
         make,
         shard_size=_SHARD,

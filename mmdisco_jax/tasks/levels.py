@@ -30,20 +30,8 @@ def write_levels(system: System, workdir: Path) -> None:
     Console(width=max(100, 16 * len(header))).print(table)
 
 
-def levels_problem(system: System) -> str:
-    """Reason why the levels cannot be measured, or "" if they can."""
-    if _count(system):
-        return ""
-    return (
-        f"{len(system.clips('test'))} test clips, of which evaluate.level_pairs="
-        f"{system.experiment.evaluate.level_pairs} may be used, are less than {_BATCH} pairs"
-    )
-
-
 def _count(system: System) -> int:
-    """Pairs that are measured: whole batches of at most `evaluate.level_pairs` test clips."""
-    most = min(system.experiment.evaluate.level_pairs, len(system.clips("test")))
-    return most // _BATCH * _BATCH
+    return system.experiment.evaluate.level_pairs // _BATCH * _BATCH
 
 
 def _measure(system: System) -> list[dict[str, float]]:
@@ -53,8 +41,11 @@ def _measure(system: System) -> list[dict[str, float]]:
         guided.discriminator_weights, force_schedule=guided.force_schedule
     )
     clips, count = system.clips("test"), _count(system)
-    if not count:
-        raise ValueError(f"{levels_problem(system)}: change it, or set evaluate.levels=().")
+    if len(clips) < count or not count:
+        raise ValueError(
+            f"evaluate.level_pairs={settings.level_pairs} needs at least {_BATCH} pairs and no "
+            f"more than the {len(clips)} test clips: change it, or set evaluate.levels=()."
+        )
     return measure_levels(
         system.log_ratio_of(params),
         system.denoise,

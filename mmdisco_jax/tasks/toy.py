@@ -22,7 +22,6 @@ from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.levels import levels
 from mmdisco_jax.samplers.sampler import Sampler
 from mmdisco_jax.sections import Toy
-from mmdisco_jax.settings import checked
 from mmdisco_jax.system import System
 from mmdisco_jax.tasks.train import optimizer
 from mmdisco_jax.types import AV, LogRatioFn
@@ -76,8 +75,7 @@ def problems(toy: Toy) -> dict[str, Problem]:
             raise ValueError(f"unknown toy world {name!r}: choose from {', '.join(WORLDS)}.")
         world = WORLDS[name]()
         for kind, change in toy.bases.items():
-            base = checked(world.disturbed, change, f"config.toy.bases.{kind}")
-            out[f"{name}, {kind}"] = Problem(world, base)
+            out[f"{name}, {kind}"] = Problem(world, world.disturbed(**change))
     return out
 
 
@@ -85,13 +83,9 @@ def energy_distance(
     reference: np.ndarray, generated: np.ndarray, *, replicates: int, seed: int
 ) -> dict[str, float]:
     """2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely and Rizzo 2013), unbiased, with an interval."""
-    value, weighted = kernel.mmd_squared(reference, generated, lambda a, b: -cdist(a, b))
-    value, low, high = bootstrap.of_distance(
-        weighted,
-        (len(generated), len(reference)),
-        replicates=replicates,
-        seed=seed,
-        unbiased=value,
+    _, weighted = kernel.mmd_squared(reference, generated, lambda a, b: -cdist(a, b))
+    value, low, high = bootstrap.weighted(
+        weighted, len(generated), replicates=replicates, seed=seed
     )
     return {"value": value, "low": low, "high": high}
 
@@ -100,7 +94,7 @@ def _columns(system: System, toy: Toy, stacked: Problem) -> dict[str, np.ndarray
     """column -> pairs [problem, n, 2]; problems are stacked along the first axis."""
     seed, train_settings = system.experiment.seed, system.experiment.train
     schedules = {m: as_schedule(toy.schedule) for m in ORDER}
-    spec = checked(ToyDiscriminatorSpec, toy.discriminator, "config.toy.discriminator")
+    spec = ToyDiscriminatorSpec(**toy.discriminator)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: ToyDiscriminator(spec, rngs=param_keys(0))))
 
     def log_ratio(params) -> LogRatioFn:

@@ -8,12 +8,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
 from jax.tree_util import Partial
+from tqdm import tqdm
 
 from mmdisco_jax import parallel
 from mmdisco_jax.base_models.api import made
 from mmdisco_jax.base_models.super_resolution import SuperResolutionBase
 from mmdisco_jax.losses import require_super_resolution
-from mmdisco_jax.progress import Progress
 from mmdisco_jax.samplers import SAMPLERS
 from mmdisco_jax.samplers.levels import respaced_levels
 from mmdisco_jax.samplers.sampler import Sampler
@@ -45,8 +45,7 @@ def upscaler_of(system: System, sharding: NamedSharding | None = None) -> Upscal
         sharding=sharding,
     )
     shapes = {m: s for base in system.bases.values() for m, s in base.decoded_shapes().items()}
-    for m in (m for m, signal in system.signals.items() if signal == "video"):
-        upscaler.check_size(*shapes[m][1:3])
+    upscaler.check_size(*shapes["video"][1:3])
     return upscaler
 
 
@@ -86,7 +85,7 @@ def enlarger(system: System) -> Enlarge:
 
     def enlarge(video: np.ndarray, indices: np.ndarray) -> np.ndarray:
         steps = upscaler.num_steps(video.shape[0] * video.shape[1])
-        with Progress(total=steps, what="super-resolution", leave=False) as bar:
+        with tqdm(total=steps, desc="super-resolution", unit="step", leave=False) as bar:
             return upscaler(denoise, video, indices, on_steps=bar.update)
 
     return enlarge

@@ -58,7 +58,6 @@ def spec_from_config(config: Mapping[str, Any]) -> ClapTextSpec:
       ValueError: a value that this port does not support.
     """
     text = layers.part_of(config, ("ClapTextModelWithProjection", "ClapModel"))
-    layers.check_keys(text, ClapTextSpec, "CLAP text encoder", *_IGNORED)
     # In a ClapModel's config, the outer projection applies to both towers.
     outer = {**text, **{k: config[k] for k in _PROJECTION if k in config}}
     if text.get("position_embedding_type", "absolute") != "absolute":
@@ -89,10 +88,6 @@ def spec_from_config(config: Mapping[str, Any]) -> ClapTextSpec:
     return spec
 
 
-_IGNORED = (
-    *("position_embedding_type", "fusion_hidden_size", "fusion_num_hidden_layers"),
-    *("audio_config", "logit_scale_init_value"),
-)
 _PROJECTION = ("projection_dim", "projection_hidden_act")
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers and config.json checks shared by the CLIP and CLAP text encoders."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmdisco_jax.nn.attention import attention
-from mmdisco_jax.nn.config_json import TRANSFORMERS_FIXED, TRANSFORMERS_IGNORED, read_config
 from mmdisco_jax.types import Array
 
 # Activations by the names that transformers gives them in config.json.
@@ -89,25 +87,6 @@ def part_of(config: Mapping[str, Any], models: Sequence[str]) -> Mapping[str, An
             "the text encoder's folder?"
         )
     return part
-
-
-def check_keys(part: Mapping[str, Any], spec: type, model: str, *ignored: str) -> None:
-    """Raise ValueError for a key of config.json that could change the encoder's output.
-
-    Args:
-      part: the encoder's section; see `part_of`.
-      spec: the dataclass whose fields the encoder reads.
-      model: name of the encoder, for errors.
-      ignored: keys that do not matter, beside those of any config.
-    """
-    known = {field.name: None for field in dataclasses.fields(spec)}
-    read_config(
-        part,
-        model=model,
-        defaults=known,
-        fixed=TRANSFORMERS_FIXED,
-        ignored={*TRANSFORMERS_IGNORED, *ignored},
-    )
 
 
 def count(config: Mapping[str, Any], key: str, default: int, *, least: int = 1) -> int:

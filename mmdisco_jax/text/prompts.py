@@ -5,8 +5,6 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmdisco_jax.io import require_local
-
 MAX_CHARACTERS = 10_000  # far more than any encoder reads; a longer text is probably a whole file
 _OTHER_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
 
@@ -65,7 +63,6 @@ def read_prompts(path: str | Path) -> list[str]:
       FileNotFoundError: no such file.
       ValueError: another encoding, a bad prompt (named by its line), or no prompts.
     """
-    require_local({"prompts": path})
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of prompts")

@@ -12,9 +12,9 @@ from typing import Any, Protocol, Self
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
 from mmdisco_jax.checks import require_at_least
-from mmdisco_jax.progress import Progress
 from mmdisco_jax.training.metrics_log import MetricsLog
 from mmdisco_jax.training.state import TrainState
 from mmdisco_jax.types import Array, Params
@@ -156,7 +156,7 @@ def fit(
                 rows = jax.device_get(window)
                 _require_finite(rows, number, window_start, records)
                 log.write(number, rows, waited)
-                bar.note(loss=f"{rows[-1]['loss']:.4f}")
+                bar.set_postfix(loss=f"{rows[-1]['loss']:.4f}")
                 window, window_start, waited = [], batches.get_state(), 0.0
             if saving:
                 save(state)
@@ -184,6 +184,6 @@ def _require_finite(
             )
 
 
-def _bar(first: int, last: int) -> Progress:
-    hidden = bool(jax.process_index())
-    return Progress(total=last, initial=first, what="train", hidden=hidden)
+def _bar(first: int, last: int) -> tqdm:
+    hidden = True if jax.process_index() else None  # None shows it on a terminal only
+    return tqdm(total=last, initial=first, unit="step", mininterval=5, disable=hidden)

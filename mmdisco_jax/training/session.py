@@ -3,18 +3,16 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from mmdisco_jax import parallel
-from mmdisco_jax.training.checkpoints import LATEST, Checkpoints, Restore
+from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import LoopSpec, fit
 from mmdisco_jax.training.state import (
     LossFn,
@@ -36,12 +34,9 @@ class Task:
       optimizer: an optax transformation.
       ema_decay: decay of the moving average of the parameters.
       seed: `seed` draws the initial parameters, `seed + 1` all randomness of the steps.
-      start: reads the initial parameters to use instead of `init`, in the shardings that it is
-        given; the training takes over their memory.
+      start: initial parameters to use instead of `init`.
       num_microbatches: as for `make_step`.
       history: initial history of the loss, or None.
-      rows: step -> arrays by name that join this process's rows of the batch of that step (0 is
-        the first), read on the host; None for a loss that needs none.
     """
 
     loss_fn: LossFn
@@ -50,10 +45,9 @@ class Task:
     optimizer: optax.GradientTransformation
     ema_decay: float
     seed: int
-    start: Callable[[Any], Params] | None = None
+    start: Params | None = None
     num_microbatches: int = 1
     history: Any = None
-    rows: Callable[[int], dict[str, np.ndarray]] | None = None
 
 
 def train(
@@ -64,7 +58,8 @@ def train(
     workdir: Path,
     checkpoints: Checkpoints,
     *,
-    restore: Restore = LATEST,
+    restore: str = "latest",
+    free: Sequence[str] = (),
     records: Callable[[Any, int], list[int]] | None = None,
 ) -> TrainState:
     """Trains a task to `spec.num_steps`, from a checkpoint if there is one.
@@ -72,28 +67,27 @@ def train(
     Args:
       batches: iterator over this process's rows of each batch, at its beginning, with `__next__`,
         `get_state` and `set_state`.
-      restore: passed to `Checkpoints.restore`.
+      restore, free: passed to `Checkpoints.restore`.
       records: passed to `loop.fit`.
 
     Raises:
       CheckpointError, NotFiniteError, StoppedError: as `Checkpoints` and `fit` raise them.
     """
 
-    def make(key: Array) -> TrainState:
-        return init_state(task.init(key), task.optimizer, task.history)
+    def make(key: Array, start: Params | None) -> TrainState:
+        params = task.init(key) if start is None else start
+        return init_state(params, task.optimizer, task.history)
 
-    abstract = jax.eval_shape(make, jax.random.key(task.seed))
+    abstract = jax.eval_shape(make, jax.random.key(task.seed), task.start)
     shardings = parallel.tree_shardings(abstract, mesh)
     wanted = parallel.with_shardings(abstract, shardings)
-    restored = checkpoints.restore(wanted, restore)
+    restored = checkpoints.restore(wanted, which=restore, free=free)
     if restored is None:
-        state = _start(task, make, shardings)
+        state = jax.jit(make, out_shardings=shardings)(jax.random.key(task.seed), task.start)
     else:
         state, position = restored
         batches.set_state(position)
         print(f"going on from step {int(state.step)} in {workdir}", file=sys.stderr)
-    if task.rows is not None:
-        batches = _Joined(batches, task.rows, int(state.step))
     step_key = jax.jit(jax.random.key, out_shardings=parallel.replicated(mesh))(task.seed + 1)
     return fit(
         state,
@@ -112,33 +106,3 @@ def train(
         place=lambda batch: parallel.shard_batch(batch, mesh),
         records=records,
     )
-
-
-def _start(task: Task, make: Callable[[Array], TrainState], shardings: TrainState) -> TrainState:
-    """The state before the first step, made in its shardings."""
-    if task.start is None:
-        return jax.jit(make, out_shardings=shardings)(jax.random.key(task.seed))
-    params = parallel.place(task.start(shardings.params), shardings.params)
-
-    def rest(params: Params) -> TrainState:
-        return init_state(params, task.optimizer, task.history)
-
-    return jax.jit(rest, out_shardings=shardings, donate_argnums=0)(params)
-
-
-class _Joined:
-    """Batches with the rows of `Task.rows`, which are read while the step before runs."""
-
-    def __init__(self, batches: Any, rows: Callable[[int], dict[str, np.ndarray]], step: int):
-        self._batches, self._rows, self._step = batches, rows, step
-        self._reader = ThreadPoolExecutor(1)
-        self._next = self._reader.submit(rows, step)
-
-    def __next__(self) -> dict[str, Any]:
-        found = self._next.result()
-        self._step += 1
-        self._next = self._reader.submit(self._rows, self._step)
-        return {**next(self._batches), **found}
-
-    def get_state(self) -> Any:
-        return self._batches.get_state()

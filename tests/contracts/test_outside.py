@@ -2,8 +2,7 @@
 """Extension from outside: one new file adds a component of each kind, and no file is edited.
 
 The config names a base model, codecs of other latents, a sampler, a metric with weights and a
-dataset by "package.module:attribute", and a mode is called by such a name on the command line. Its
-modalities have names of their own: which is the picture and which the sound, the codecs show.
+dataset by "package.module:attribute", and a mode is called by such a name on the command line.
 """
 
 import json
@@ -32,24 +31,24 @@ def get_config():
     return ml_collections.ConfigDict({{
         "data": {{"name": "{outside}.dataset:RisingClips", "dir": "{folder}/data"}},
         "clip": {{"seconds": 1.0, "fps": 4, "height": 16, "width": 16, "sample_rate_hz": 8000}},
-        "bases": {{"song": base("Volume", block=500), "dance": base("FrameColour")}},
+        "bases": {{"audio": base("Volume", block=500), "video": base("FrameColour")}},
         "discriminator": {{
             "name": "aligned_on_bases", "width": 8, "tower_depth": 1, "fusion_depth": 1,
             "num_heads": 2,
         }},
         "weights": {{
             name: "{folder}/" + name + "/weights.safetensors"
-            for name in ("song", "dance", "discriminator")
+            for name in ("audio", "video", "discriminator")
         }},
         "train": {{"num_steps": 2, "batch_size": 4, "warmup_steps": 1, "objective": {{
             "groups": 2, "denoising_samples": 2, "denoising_from": 1, "shifts": 1}}}},
         "sample": {{
             "num_samples": 2, "batch_size": 2, "num_media": 1, "num_steps": 3,
             "samplers": {{
-                "song": {{"name": "{outside}.stepper:Euler"}},
-                "dance": {{"name": "{outside}.stepper:Euler", "scale": 0.9}},
+                "audio": {{"name": "{outside}.stepper:Euler"}},
+                "video": {{"name": "{outside}.stepper:Euler", "scale": 0.9}},
             }},
-            "variants": {{"alone": {{}}, "guided": {{"scales": {{"song": 1.0, "dance": 1.0}}}}}},
+            "variants": {{"alone": {{}}, "guided": {{"scales": {{"audio": 1.0, "video": 1.0}}}}}},
         }},
         "evaluate": {{
             "metrics": ("{outside}.metric:make",),
@@ -81,7 +80,7 @@ def call(folder: Path, mode: str, name: str, *flags: str) -> Path:
 def trained(folder) -> Path:
     """The same folder, once both bases and the discriminator are trained."""
     call(folder, "prepare", "prepared")
-    for target in ("song", "dance", "discriminator"):
+    for target in ("audio", "video", "discriminator"):
         workdir = call(folder, "train", target, f"--config.train.target={target}")
         assert (workdir / "weights.safetensors").is_file()
     return folder
@@ -93,10 +92,10 @@ def sampled(trained) -> Path:
 
 
 def test_the_defaults_of_outside_components_can_be_overridden(folder):
-    keys = {"bases.dance.width": 16, "sample.samplers.song.scale": 0.5}
+    keys = {"bases.video.width": 16, "sample.samplers.audio.scale": 0.5}
     config: Any = load_config(folder / "mine.py", keys)
-    assert config.bases.dance.width == 16 and config.bases.song.width == 8
-    assert config.sample.samplers.song.scale == 0.5
+    assert config.bases.video.width == 16 and config.bases.audio.width == 8
+    assert config.sample.samplers.audio.scale == 0.5
 
 
 def test_the_dataset_lies_in_a_folder_of_its_own_name(trained):
@@ -129,7 +128,7 @@ def test_a_metric_without_its_weights_names_them(sampled, trained):
 def test_an_outside_mode_runs_on_the_system(trained):
     workdir = call(trained, f"{OUTSIDE}.mode:run", "pull")
     sizes = json.loads((workdir / "pull.json").read_text())
-    assert sizes.keys() == {"song", "dance"}
+    assert sizes.keys() == {"audio", "video"}
     assert all(np.isfinite(size) and size > 0 for size in sizes.values())
 
 

@@ -8,18 +8,9 @@ import pytest
 
 from mmdisco_jax.process.schedules import linear
 from mmdisco_jax.samplers import SAMPLERS
-from mmdisco_jax.samplers.levels import (
-    MODEL_TIMES,
-    SOLVER_SPACINGS,
-    SPACINGS,
-    Levels,
-    levels,
-    respaced_levels,
-    solver_levels,
-)
-from mmdisco_jax.samplers.noise import initial, keyed, sample_keys
+from mmdisco_jax.samplers.levels import Levels, levels, respaced_levels, solver_levels
 from mmdisco_jax.samplers.sampler import Sampler
-from tests.support.gaussian_worlds import SCHEDULES, SHAPES, Continuous, Gaussian, network
+from tests.support.gaussian_worlds import SCHEDULES, SHAPES, Gaussian, network
 
 
 @pytest.fixture(params=[*SAMPLERS.names(), "tests.support.outside.stepper:Euler"])
@@ -73,53 +64,6 @@ def test_exact_on_a_gaussian(stepper):
     x = np.asarray(sampler.run(world.eps, {"x": (1,)}, seed=5, indices=range(10_000))["x"])
     assert x.mean() == pytest.approx(0.3, abs=0.02)
     assert x.std() == pytest.approx(0.5, rel=0.04)
-
-
-KINDS = {
-    **{f"levels {s}": levels(ONE, 200, s) for s in SPACINGS if s != "logsnr"},
-    "levels leading above 0": levels(ONE, 200, "leading", offset=4),
-    "levels with an end": Levels(times=np.arange(999, 0, -5), end=0),
-    "levels with an end above 0": Levels(times=np.arange(999, 199, -4), end=150.5),
-    "respaced": respaced_levels(1000, "ddim200"),
-    "respaced in sections": respaced_levels(1000, "120,50,30"),
-    **{
-        f"solver {s}{' to the clean signal' * c}{' told' * (told == 'continuous')}": solver_levels(
-            ONE, 200, s, to_clean=c, model_time=told
-        )
-        for s in SOLVER_SPACINGS
-        for c in (False, True)
-        for told in MODEL_TIMES
-    },
-}
-
-
-def test_exact_on_a_gaussian_on_every_kind_of_path(stepper):
-    """Spread of N(0, 0.5^2) in 200 steps, at the level where the path ends.
-
-    Standard error 0.7 %. DDPM's posterior variance is up to 3.5 % short. All paths have one length,
-    so that one program samples them all.
-    """
-    world = Continuous(ONE, mean=0.0, std=0.5)
-    samplers = [Sampler({"x": stepper}, {"x": ONE}, path) for path in KINDS.values()]
-    x_T = initial(sample_keys(7, jnp.arange(1)), {"x": (10_000,)})
-    rows = [sampler.rows(world.eps, x_T) for sampler in samplers]
-    rows = [row._replace(t=row.t.astype(jnp.float32)) for row in rows]
-    noise = keyed(sample_keys(7, jnp.arange(1)))
-
-    @jax.jit
-    @jax.vmap
-    def run(rows):
-        def body(carry, row):
-            return samplers[0].step(world.eps, carry, row, noise), None
-
-        return jax.lax.scan(body, samplers[0].init(world.eps, x_T), rows)[0].x["x"]
-
-    got = run(jax.tree.map(lambda *each: jnp.stack(each), *rows))
-    for (name, path), x in zip(KINDS.items(), got, strict=True):
-        abar = path.abar(ONE)[1][-1]
-        want = np.sqrt(abar * 0.25 + 1 - abar)
-        assert np.std(x) == pytest.approx(want, rel=0.045), name
-        assert np.mean(x) == pytest.approx(0, abs=0.02), name
 
 
 def test_a_perfect_prediction_ends_at_its_signal(stepper):

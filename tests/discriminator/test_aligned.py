@@ -97,11 +97,9 @@ def test_moments_of_sound_and_picture_meet_where_they_are():
     keys = jax.random.split(jax.random.key(1))
     audio, video = (jax.random.normal(k, (1, 4, 8)) for k in keys)
     swapped, t = jnp.array([1, 0, 2, 3]), jnp.array([100])
-    both = head({"audio": audio[:, swapped], "video": video[:, swapped]}, t)
-    want = head({"audio": audio, "video": video}, t)
-    np.testing.assert_allclose(both, want, rtol=1e-4, atol=1e-5)
-    one = head({"audio": audio[:, swapped], "video": video}, t)
-    assert abs(float((one - both)[0])) > 1e-2
+    both = head(audio[:, swapped], video[:, swapped], t)
+    np.testing.assert_allclose(both, head(audio, video, t), rtol=1e-4, atol=1e-5)
+    assert abs(float((head(audio[:, swapped], video, t) - both)[0])) > 1e-2
 
 
 def test_an_unknown_fusion_is_named():

@@ -57,10 +57,9 @@ def test_training_takes_windows_of_the_clips_of_any_folder(config):
     assert (record["video"].shape, record["audio"].shape) == ((12, 16, 16, 3), (19_200,))
     batch = next(train.batches(system, source))
     assert (batch["video"].shape, batch["audio"].shape) == ((4, 4, 16, 16, 3), (4, 6_400))
-    training = system.loss("video")
-    params, key = training.init(jax.random.key(0)), jax.random.key(1)
-    state = (training.frozen, batch, key, 0, training.history)
-    loss, *_ = jax.eval_shape(training.loss_fn, params, *state)
+    loss_fn, init, frozen, history = system.loss("video")
+    params, key = init(jax.random.key(0)), jax.random.key(1)
+    loss, *_ = jax.eval_shape(loss_fn, params, frozen, batch, key, 0, history)
     assert loss.shape == ()
 
 

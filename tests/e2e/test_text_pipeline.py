@@ -2,7 +2,6 @@
 """Pipelines saved by diffusers, converted, sampled with text and guidance: equal to a loop of the
 PyTorch modules, from the prompts to the media files."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
 from mmdisco_jax.experiment import load_config
 from mmdisco_jax.export.clips import read_all
@@ -28,11 +26,6 @@ from tests.support.randoms import random_params
 
 PROMPTS = ("a dog barks in the rain", "../../x 🔥", "a dog barks in the rain")
 LOUDER = 3
-_CHANGED = {
-    "vae": (".safetensors",),
-    "text_encoder": (".safetensors",),
-    "tokenizer": (".json", ".txt"),
-}
 _TO_TORCH = {"audio": (0, 3, 1, 2), "video": (0, 4, 1, 2, 3)}
 
 
@@ -140,38 +133,11 @@ def test_shapes_codecs_and_texts_are_those_of_the_files(system, pipelines):
         assert one.formats["audio"].clock.step == 0.02 and one.formats["video"].clock.step == 0.125
         texts = {m: np.asarray(f(["rain"])) for m, f in one.text_encoders.items()}
         wanted = tiny.embed(pipelines[1], ["rain"])
-        one.release_text_encoders()  # as a training does, which needs them no more
-        assert not any("_text_encoder" in vars(base) for base in one.bases.values())
         for m, x in texts.items():
-            np.testing.assert_array_equal(one.text_encoders[m](["rain"]), x)
             assert x.shape == (1, *tiny.TEXT_SHAPES[m])
             assert relative_error(x, wanted[m].numpy()) < 1e-5
     digests = [{m: base.digest() for m, base in one.bases.items()} for one in (system, as_saved)]
     assert digests[0] == digests[1]
-
-
-@pytest.mark.parametrize("part", ["vae", "text_encoder", "tokenizer"])
-def test_provenance_is_that_of_the_contents_of_codec_and_text_encoder(pipelines, tmp_path, part):
-    """It named the folder, so that latents of weights that were overwritten went unnoticed."""
-
-    def provenance(folder):
-        system = system_of(tiny.config(".", folder / "audio", folder / "video"))
-        return {m: base.provenance() for m, base in system.bases.items()}
-
-    before = provenance(pipelines[0])
-    moved = Path(shutil.copytree(pipelines[0], tmp_path / "moved"))
-    assert provenance(moved) == before
-    path = next(p for p in (moved / "video" / part).iterdir() if p.suffix in _CHANGED[part])
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-        name = next(iter(tensors))
-        save_file(tensors | {name: tensors[name] + 1}, path)
-    else:
-        path.write_bytes(path.read_bytes() + b"\n")
-    after = provenance(moved)
-    assert after["audio"] == before["audio"]
-    changed = {k for k, v in after["video"]["sha256"].items() if v != before["video"]["sha256"][k]}
-    assert changed == {part}
 
 
 @pytest.mark.parametrize("variant", [pytest.param("independent", marks=pytest.mark.slow), "guided"])

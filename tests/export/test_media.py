@@ -130,7 +130,7 @@ def test_wav_round_trip_clips(tmp_path):
     media.write_wav(tmp_path / "a.wav", waveform, 16000)
     samples, rate = soundfile.read(tmp_path / "a.wav", dtype="int16")
     assert rate == 16000 and soundfile.info(tmp_path / "a.wav").subtype == "PCM_16"
-    np.testing.assert_array_equal(samples, [-32768, -32768, -16384, 0, 8192, 32767, 32767])
+    np.testing.assert_array_equal(samples, [-32767, -32767, -16384, 0, 8192, 32767, 32767])
 
 
 def test_int16_sound_is_written_as_it_is(tmp_path):

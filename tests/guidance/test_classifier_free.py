@@ -71,7 +71,3 @@ def test_scales_may_be_traced_per_sample_and_partial():
     np.testing.assert_allclose(each["audio"][1], uncond["audio"][1], rtol=1e-5)
     assert np.array_equal(partial["video"], uncond["video"])
     assert np.array_equal(partial["audio"], want["audio"])
-    listed = guided({"audio": [2.5, 0.0], "video": np.float64(7.5)})
-    assert np.array_equal(listed["audio"], each["audio"])
-    with pytest.raises(ValueError, match=r"scales of \['text'\], but the modalities are \['audio'"):
-        guided({"text": 3.0})

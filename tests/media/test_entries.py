@@ -65,49 +65,6 @@ def test_a_list_gives_its_files_in_its_order(tmp_path):
         read_list(tmp_path / "none.txt", folder)
 
 
-def test_one_file_is_a_folder_of_its_own(tmp_path):
-    touch(tmp_path, "a, b/my film.mp4", "a, b/other.mp4")
-    (entry,) = scan(tmp_path / "a, b" / "my film.mp4")
-    assert (entry.name, entry.path) == ("my film.mp4", tmp_path / "a, b" / "my film.mp4")
-    assert [entry.name for entry in scan(tmp_path / "a, b")] == ["my film.mp4", "other.mp4"]
-    # It is for training, whatever its name is.
-    for split in SHARES:
-        (filled,) = fill_empty_splits(named("x", split=split), [5], SHARES)
-        assert filled.split == "train"
-    (own,) = fill_empty_splits(named("x", split="validation"), [5], SHARES)
-    assert own.split == "validation"
-
-
-def test_tables_and_lists_lie_here_or_in_the_folder(tmp_path, monkeypatch):
-    folder = touch(tmp_path / "m", "a.mp4", "b.mp4")
-    (folder / "t.csv").write_text("file\na.mp4\n")
-    (folder / "list.txt").write_text("a.mp4\n")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    assert [entry.name for entry in read_csv("t.csv", folder)] == ["a.mp4"]
-    assert [entry.name for entry in read_list("list.txt", folder)] == ["a.mp4"]
-    Path("t.csv").write_text("file\nb.mp4\n")
-    assert [entry.name for entry in read_csv("t.csv", folder)] == ["b.mp4"]  # the nearer one
-    for read in (read_csv, read_list):
-        with pytest.raises(FileNotFoundError) as caught:
-            read("none.csv", folder)
-        assert f"{tmp_path}/here/none.csv or {folder}/none.csv" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("encoding", "named"), [("utf-16", "UTF-16"), ("cp1252", "Windows-1252"), ("utf-8-sig", "")]
-)
-def test_an_encoding_that_is_not_utf8_is_named(tmp_path, encoding, named):
-    table = tmp_path / "t.csv"
-    table.write_bytes("file,caption\r\n\r\n , \r\na.mp4,été\r\n\r\n".encode(encoding))
-    if not named:
-        (entry,) = read_csv(table, tmp_path)
-        assert entry.caption == "été"
-        return
-    with pytest.raises(ValueError, match=rf"t\.csv is not UTF-8 text \(line \d.*{named}"):
-        read_csv(table, tmp_path)
-
-
 def test_names_are_never_addresses_to_the_decoder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("list.txt").write_text("http://example.org/a.mp4\n")
@@ -145,7 +102,6 @@ def test_a_table_gives_captions_parts_and_splits(tmp_path):
         ("", "needs a header with 'file'"),
         ("file\n", "needs a header with 'file' and at least one row"),
         ("name\na.mp4\n", "needs a header with 'file'"),
-        ("file;caption\na.mp4;x\n", "at least one row. Its cells must be parted by commas."),
         ("file,length\na.mp4,3\n", "has the column 'length'"),
         ("file,file\na.mp4,b.mp4\n", "has the column 'file'; it may have each"),
         ("file,caption\na.mp4,x\n,x\n", "line 3: 'file' is empty"),

@@ -74,12 +74,6 @@ def test_work_that_cannot_go_on_blames_no_file():
         results([("return", 1)], num_workers=0)
 
 
-def test_ctrl_c_never_reaches_a_worker_not_even_while_it_starts():
-    ((_, blocked),) = isolated_map(signal.pthread_sigmask, [(signal.SIG_BLOCK, ())], num_workers=1)
-    assert signal.SIGINT in blocked
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mmdisco_jax.locks import locked
 from mmdisco_jax.media import pieces, preflight, work_folder
 from mmdisco_jax.media.cutting import ClipSpec, Part
 from mmdisco_jax.media.entries import scan
@@ -137,10 +136,10 @@ def test_a_lock_is_waited_for_and_the_folder_made_anew_if_it_went(tmp_path):
     folder, order = tmp_path / "pieces.x", []
 
     def second() -> None:
-        with locked(folder):
+        with work_folder.locked(folder):
             order.append(f"second, {sorted(path.name for path in folder.iterdir())}")
 
-    with locked(folder):
+    with work_folder.locked(folder):
         (folder / "half").touch()
         thread = threading.Thread(target=second)
         thread.start()
@@ -155,7 +154,7 @@ def test_a_lock_is_waited_for_and_the_folder_made_anew_if_it_went(tmp_path):
 
 def test_only_the_last_user_discards_what_a_finished_run_left(tmp_path):
     folder = tmp_path / "pieces.x"
-    with locked(folder):
+    with work_folder.locked(folder):
         work_folder.claim(folder, "one")
         work_folder.claim(folder, "two")
     (tmp_path / "pieces.x.old.1").mkdir()  # killed while it was removed

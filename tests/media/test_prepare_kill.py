@@ -46,11 +46,8 @@ class Runs:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Bytes of each file, but for locks, which name the process that held them last."""
     return {
-        str(path.relative_to(folder)): (
-            path.read_bytes() if path.is_file() and path.name != ".lock" else None
-        )
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
     }
 

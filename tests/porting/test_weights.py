@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight files: exact, strict in both directions, and telling where they come from."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from mmdisco_jax import parallel
 from mmdisco_jax.nn.init import param_keys
-from mmdisco_jax.porting import weights
 from mmdisco_jax.porting.weights import load_weights, read_metadata, save_weights
-from tests.support import training_processes as processes
-from tests.support.live_arrays import live_bytes
 
 
 class Net(nnx.Module):
@@ -63,47 +57,3 @@ def test_what_cannot_be_stored_or_read_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_weights(path, params())
-
-
-def _in_parts(folder: Path) -> None:
-    """For a process of 4 devices: weights are read, kept and written in their shardings."""
-    mesh = parallel.make_mesh({"data": 1, "fsdp": 4})
-    tree = {"large": np.arange(2**18, dtype=np.float32).reshape(256, 1024), "small": np.ones(4)}
-    shardings = parallel.tree_shardings(tree, mesh)
-    save_weights(folder / "whole.safetensors", tree, {})
-    loaded = load_weights(folder / "whole.safetensors", tree, shardings)
-    part = tree["large"].nbytes // 4
-    assert {s.data.nbytes for s in loaded["large"].addressable_shards} == {part}
-    assert parallel.place(loaded, shardings)["large"] is loaded["large"]
-    before = live_bytes()
-    assert max(before.values()) < 1.01 * part
-    peaks, stored = [], weights._stored
-    weights._stored = lambda *args: (stored(*args), peaks.append(live_bytes()))[0]
-    save_weights(folder / "parts.safetensors", loaded, {})
-    assert peaks == [before, before] and loaded["large"]._npy_value is None
-    both = [(folder / f"{name}.safetensors").read_bytes() for name in ("whole", "parts")]
-    assert both[0] == both[1]
-
-
-def test_weights_are_read_held_and_written_in_parts(tmp_path):
-    assert processes.call(_in_parts, tmp_path, devices=4) == 0
-
-
-def _by_two(folder: Path, address: str, number: int) -> None:
-    parallel.initialize_distributed(address, 2, number)
-    mesh = parallel.make_mesh({"data": 1, "fsdp": 2})
-    tree = {"large": np.arange(2**16, dtype=np.float32).reshape(64, 1024), "small": np.ones(4)}
-    shardings = parallel.tree_shardings(tree, mesh)
-    placed = parallel.place(tree, shardings)
-    assert not placed["large"].is_fully_addressable
-    save_weights(folder / "two.safetensors", placed, {}, write=number == 0)
-    if number == 0:
-        save_weights(folder / "one.safetensors", tree, {})
-
-
-def test_two_processes_write_one_file(tmp_path):
-    address = processes.free_address()
-    both = [processes.start(_by_two, tmp_path, address, i) for i in range(2)]
-    assert [processes.finish(process) for process in both] == [0, 0]
-    one, two = (tmp_path / f"{name}.safetensors" for name in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()

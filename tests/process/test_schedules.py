@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Noise schedules against closed forms and published values."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmdisco_jax.base_models.losses import joint_noise_prediction, noise_prediction
-from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.process import SCHEDULES
-from mmdisco_jax.process.noising import TimeSampler, add_noise
 from mmdisco_jax.process.schedules import Schedule, cosine, linear, scaled_linear
 
 
@@ -92,60 +88,3 @@ def test_log_snr_and_level_are_inverse_at_both_ends_and_on_host_and_device():
     whole = jnp.arange(1000)
     floating = schedule.sigma(whole.astype(jnp.float32))
     np.testing.assert_allclose(schedule.sigma(whole), floating, rtol=1e-5)
-
-
-@pytest.mark.parametrize("t", [-1, 250, 999, -0.5, 249.5])
-def test_levels_outside_of_the_schedule_never_count_as_its_ends(t):
-    """The last level of 1000, or the one before the first, is none of 250."""
-    schedule = linear(250)
-    pair = {"x": jnp.ones((2, 3))}
-    levels = jnp.array([0, t])
-    for use in (
-        schedule.alpha,
-        schedule.sigma,
-        lambda t: add_noise(pair, pair, t, {"x": schedule}),
-    ):
-        with pytest.raises(ValueError, match=rf"level {t} lies outside 0\.\.249"):
-            use(levels)
-        (traced,) = jax.tree.leaves(jax.jit(use)(levels))
-        assert np.isfinite(traced[0]).all() and np.isnan(traced[1]).all()
-
-
-def test_levels_within_are_the_table_s_own_traced_or_not():
-    schedule = linear(250)
-    t = jnp.arange(250)
-    want = np.sqrt(schedule.abar).astype(np.float32)
-    assert np.array_equal(schedule.alpha(t), want)
-    assert np.array_equal(jax.jit(schedule.alpha)(t), want)
-    ends = jnp.array([0, 249.1], jnp.float16)  # a rounded 249
-    assert np.isfinite(jax.jit(schedule.sigma)(ends)).all()
-    assert np.isfinite(schedule.sigma(ends)).all()
-    with pytest.raises(ValueError, match=r"level 250.0 lies outside"):
-        schedule.abar_between(np.array([3.0, 250.0]))
-
-
-def test_schedules_of_different_lengths_share_no_level():
-    """Level 400 of 500 is almost noise, level 400 of 1000 is not."""
-    schedules = {"audio": linear(500), "video": linear(1000)}
-    x, t = {m: jnp.ones((2, 1)) for m in schedules}, jnp.array([3, 400])
-    message = r"\{'audio': 500, 'video': 1000\} noise levels"
-    with pytest.raises(ValueError, match=message):
-        add_noise(x, x, t, schedules)
-    with pytest.raises(ValueError, match=message):
-        residual(lambda x, t, cond: x["audio"][:, 0], schedules)
-    with pytest.raises(ValueError, match=message):
-        joint_noise_prediction(
-            lambda x, t, key: x, x, jax.random.key(0), schedules, TimeSampler(num_timesteps=500)
-        )
-    one = {m: x[m] for m in ("audio",)}  # the schedule of an absent modality does not matter
-    assert np.isfinite(add_noise(one, one, t, schedules)["audio"]).all()
-
-
-@pytest.mark.parametrize("total", [100, 1000])
-def test_training_levels_are_those_of_the_schedule(total):
-    sampler, schedule = TimeSampler(num_timesteps=total), linear(250)
-    message = f"drawn from {total}, but the schedule has 250"
-    with pytest.raises(ValueError, match=message):
-        noise_prediction(
-            lambda x, t: x, jnp.ones((2, 3)), jax.random.key(0), schedule, sampler, max_weight=None
-        )

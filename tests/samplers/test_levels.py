@@ -114,16 +114,6 @@ def test_levels_are_common_to_schedules_of_one_length():
             make({"a": LINEAR, "b": cosine(200)}, 7)
 
 
-@pytest.mark.parametrize("make", [levels, solver_levels, lambda s, n: respaced_levels(500, "7")])
-def test_a_path_of_one_schedule_is_none_of_a_longer_one(make):
-    """It would begin in the middle: level 499 of 1000 holds signal that pure noise does not."""
-    with pytest.raises(
-        ValueError, match="path is one of 500 noise levels, but the schedule has 1000"
-    ):
-        make(linear(500), 7).abar(LINEAR)
-    assert len(make(linear(500), 7).abar(cosine(500))[0]) == 7
-
-
 def test_whole_levels_are_the_table_s_own_values():
     path = levels(LINEAR, 7)
     now, after = path.abar(LINEAR)

@@ -275,29 +275,11 @@ def test_no_substep_is_refused():
         ({}, {}, PATH, "one of each"),
         ({m: DDIM() for m in "ab"}, {"a": linear(), "b": linear(200)}, PATH, "'b': 200"),
         ({"a": DDIM()}, {"a": linear(200)}, Levels(times=np.array([500])), "ends at 199"),
-        ({"a": DDIM()}, {"a": linear()}, levels(linear(500), 9), "one of 500 noise levels"),
-        ({"a": DDPM(stride=10)}, {"a": linear()}, PATH, "goes on elsewhere"),
-        ({"a": DDPM(stride=5)}, {"a": linear()}, Levels(times=np.array([9, 4]), end=1), "[9 4], 1"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(steppers, schedules, path, message):
-    with pytest.raises(ValueError, match=message.replace("[9 4]", r"\[9 4\]")):
+    with pytest.raises(ValueError, match=message):
         Sampler(steppers, schedules, path)
-
-
-@pytest.mark.parametrize("path", [levels(linear(), 1, "leading"), Levels(times=np.array([400, 9]))])
-def test_noise_alone_is_no_sample_of_a_level_that_holds_signal(path):
-    """One leading step begins at level 0; the official paths of few steps begin near T."""
-    both = {m: linear() for m in "ab"}
-    shapes = dict.fromkeys("ab", (2,))
-    sampler = Sampler({m: DDIM() for m in "ab"}, both, path)
-    denoise = Gaussian(linear()).eps
-    with pytest.raises(ValueError, match="path of a begins at noise level"):
-        sampler.run(denoise, shapes, indices=range(2))
-    given = {m: jnp.ones((2, 2)) for m in "ab"}
-    assert sampler.run(denoise, x_T=given, indices=range(2))["a"].shape == (2, 2)
-    few = Sampler({m: DDIM() for m in "ab"}, both, levels(both, 5, "leading"))
-    assert few.run(denoise, shapes, indices=range(2))["a"].shape == (2, 2)
 
 
 @pytest.mark.parametrize(

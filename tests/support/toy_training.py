@@ -17,7 +17,7 @@ from mmdisco_jax import parallel
 from mmdisco_jax.inputs.pipeline import make_train_iterator
 from mmdisco_jax.parallel import make_mesh, named_leaves
 from mmdisco_jax.process.loss_aware_sampling import LossSecondMoment
-from mmdisco_jax.training.checkpoints import Checkpoints, Restore
+from mmdisco_jax.training.checkpoints import Checkpoints
 from mmdisco_jax.training.loop import LoopSpec, StoppedError
 from mmdisco_jax.training.optimizer import adam
 from mmdisco_jax.training.session import Task, train
@@ -41,16 +41,13 @@ class Records:
 class Batches:
     """The pipeline, with something that happens before batch `at` (1 is the first)."""
 
-    def __init__(
-        self, at: int = 0, happens: Callable[[dict], dict] = dict, *, num_workers: int = 0
-    ):
+    def __init__(self, at: int = 0, happens: Callable[[dict], dict] = dict):
         self._inner = make_train_iterator(
             Records(),
             batch_size=BATCH,
             seed=3,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            num_workers=num_workers,
         )
         self._at, self._happens, self.count = at, happens, 0
 
@@ -145,7 +142,8 @@ def run(
             mesh,
             workdir,
             checkpoints,
-            restore=Restore(which=restore, free=("train.log_every",)),
+            restore=restore,
+            free=("train.log_every",),
             records=_records,
         )
     whole = jax.jit(lambda x: x, out_shardings=parallel.replicated(mesh))(state)
@@ -163,19 +161,18 @@ def keep_final(workdir: Path, final: dict[str, Any]) -> None:
     np.savez(workdir / "final.npz", allow_pickle=False, **final)
 
 
-def run_and_keep(workdir: Path, *, num_workers: int = 0, **options: Any) -> None:
+def run_and_keep(workdir: Path, **options: Any) -> None:
     """For a process of its own: the final state goes to `final.npz`."""
-    keep_final(workdir, run(workdir, Batches(num_workers=num_workers), **options))
+    keep_final(workdir, run(workdir, **options))
 
 
-def run_and_die(workdir: Path, step: int, *, num_workers: int = 0, **options: Any) -> None:
+def run_and_die(workdir: Path, step: int, **options: Any) -> None:
     """For a process of its own: SIGKILL before `step`."""
-    killed = Batches(
-        step,
-        lambda batch: os.kill(os.getpid(), signal.SIGKILL) or batch,
-        num_workers=num_workers,
+    run(
+        workdir,
+        Batches(step, lambda batch: os.kill(os.getpid(), signal.SIGKILL) or batch),
+        **options,
     )
-    run(workdir, killed, **options)
 
 
 class _Slow(Batches):

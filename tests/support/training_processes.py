@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fresh processes, for tests that die or need other devices, that do not import JAX each time."""
 
-import atexit
 import contextlib
 import multiprocessing
 import os
@@ -89,9 +88,5 @@ def _call(
     directory = compiler["jax_compilation_cache_dir"]
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
-    try:
-        with compilation_cache(directory):
-            function(*args, **kwargs)
-    finally:
-        if jax.distributed.is_initialized():
-            atexit._run_exitfuncs()  # as at the exit of a program; multiprocessing leaves it out
+    with compilation_cache(directory):
+        function(*args, **kwargs)

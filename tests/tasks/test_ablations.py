@@ -7,7 +7,7 @@ from configs import bounce_ablations
 from mmdisco_jax.experiment import Experiment
 from mmdisco_jax.system import System, load
 
-FACTORS = ("scales", "choice", "samplers", "plans", "training", "fusion", "seeds")
+FACTORS = ("scales", "samplers", "plans", "training", "fusion", "seeds")
 
 
 @pytest.mark.parametrize("factor", FACTORS)

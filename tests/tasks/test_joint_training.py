@@ -36,7 +36,6 @@ def _with_levels(config: Any, number: int) -> Any:
     config = config.copy_and_resolve_references()
     for schedule in config.bases.joint.schedule.values():
         schedule.num_timesteps = number
-        schedule.beta_end *= 1000 / number  # so that the last level still is noise alone
     return config
 
 

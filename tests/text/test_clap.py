@@ -150,8 +150,6 @@ def test_config_of_the_whole_model_and_defaults():
         ({"hidden_act": "mish"}, "hidden_act='mish'"),
         ({"projection_hidden_act": "mish"}, "projection_hidden_act='mish'"),
         ({"position_embedding_type": "relative_key"}, "'relative_key'.*must be 'absolute'"),
-        ({"add_cross_attention": True}, "config has add_cross_attention=True"),
-        ({"logit_softcap": 30}, "unknown key logit_softcap=30"),
         ({"pad_token_id": None}, "pad_token_id=None.*>= 0"),
         ({"max_position_embeddings": 2}, "max_position_embeddings=2.*at least.*3"),
         ({"architectures": ["RobertaModel"]}, "RobertaModel.*ClapTextModelWithProjection"),

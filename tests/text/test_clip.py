@@ -168,8 +168,6 @@ def test_config_of_the_whole_model_and_defaults():
         ({"layer_norm_eps": -1e-5}, "layer_norm_eps=-1e-05.*between 0 and 1"),
         ({"architectures": ["T5EncoderModel"]}, "T5EncoderModel.*CLIPTextModel.*folder"),
         ({"text_config": "x"}, "architectures"),
-        ({"is_decoder": True}, "CLIP text encoder: config has is_decoder=True"),
-        ({"rope_theta": 1e4}, "unknown key rope_theta=10000.0"),
     ],
 )
 def test_what_is_not_supported_is_named(change, message):

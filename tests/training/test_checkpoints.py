@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmdisco_jax.parallel import make_mesh, named_leaves, tree_shardings, with_shardings
-from mmdisco_jax.training.checkpoints import CheckpointError, Checkpoints, Restore
+from mmdisco_jax.training.checkpoints import CheckpointError, Checkpoints
 from mmdisco_jax.training.state import init_state
 from tests.support import toy_training as toy
 
@@ -71,7 +71,7 @@ def test_the_last_two_checkpoints_are_kept_with_data_and_config(trained):
 def test_an_empty_folder_has_no_checkpoint_and_a_named_step_must_exist(copied, tmp_path):
     assert restore(tmp_path / "none") is None
     with pytest.raises(CheckpointError, match=r"train.restore is '7', .*\[9, 12\]"):
-        restore(copied, chosen=Restore(which="7"))
+        restore(copied, which="7")
     with pytest.raises(ValueError, match=r"train.keep is 0; it must be at least 1"):
         restore(copied, keep=0)
 
@@ -114,7 +114,7 @@ def test_the_previous_checkpoint_is_used_only_when_asked_for(copied):
     with pytest.raises(CheckpointError, match=r"It was not used.*kept steps: \[9, 12\]"):
         restore(copied)
     assert {path: path.read_bytes() for path in files(copied)} == before
-    state, data = restore(copied, chosen=Restore(which="9"))
+    state, data = restore(copied, which="9")
     assert (int(state.step), data["next_index"]) == (9, 9)
     assert [path.name for path in copied.iterdir()] == ["9"]
 
@@ -122,26 +122,11 @@ def test_the_previous_checkpoint_is_used_only_when_asked_for(copied):
 def test_another_config_is_refused_naming_the_keys_that_differ(copied):
     other = {"seed": 2, "train": {"num_steps": 12, "log_every": 7, "b2": 0.9}}
     with pytest.raises(CheckpointError, match="another config") as caught:
-        restore(copied, config=other, chosen=Restore(free=("train.log_every",)))
+        restore(copied, config=other, free=("train.log_every",))
     message = str(caught.value)
     assert "seed was 1, now 2" in message and "train.b2 was 'absent', now 0.9" in message
     assert "num_steps" not in message and "log_every" not in message
-    assert restore(copied, config=other, chosen=Restore(free=("seed", "train"))) is not None
-
-
-def test_only_a_longer_training_may_have_longer_parts(copied):
-    """Shares of a training's length are numbers of steps in its config."""
-    chosen = Restore(raised=("train.num_steps", "train.log_every"))
-    for num_steps, log_every, refused in (
-        *((20, 4, ""), (20, 7, ""), (20, 3, "log_every was 4, now 3")),
-        *((12, 7, "log_every was 4, now 7"), (11, 4, "num_steps was 12, now 11")),
-    ):
-        other = {"seed": 1, "train": {"num_steps": num_steps, "log_every": log_every}}
-        if not refused:
-            assert restore(copied, config=other, chosen=chosen) is not None
-            continue
-        with pytest.raises(CheckpointError, match=refused):
-            restore(copied, config=other, chosen=chosen)
+    assert restore(copied, config=other, free=("seed", "train")) is not None
 
 
 def test_another_structure_is_refused_naming_the_parameters(copied):

@@ -50,15 +50,6 @@ def test_after_sigkill_at_random_steps_the_run_ends_bit_for_bit_the_same(tmp_pat
 
 
 @pytest.mark.slow
-def test_after_sigkill_another_number_of_workers_ends_bit_for_bit_the_same(tmp_path, uninterrupted):
-    for step, num_workers in ((4, 2), (7, 3), (10, 0)):
-        died = processes.call(toy.run_and_die, tmp_path, step, num_workers=num_workers)
-        assert died == -signal.SIGKILL
-    assert processes.call(toy.run_and_keep, tmp_path, num_workers=2) == 0
-    assert_same_run(tmp_path, dict(np.load(tmp_path / "final.npz")), uninterrupted)
-
-
-@pytest.mark.slow
 def test_after_sigkill_at_random_times_the_run_ends_bit_for_bit_the_same(tmp_path, uninterrupted):
     """A checkpoint at every step: most of these kills fall into the writing of one."""
     log = tmp_path / "metrics.jsonl"

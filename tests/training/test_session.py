@@ -23,8 +23,7 @@ def _first_step(task, workdir):
 def test_given_parameters_take_the_place_of_drawn_ones(tmp_path):
     task = toy.task()
     start = task.init(jax.random.key(5))
-    reading = dataclasses.replace(task, start=lambda shardings: dict(start))
-    given = _first_step(reading, tmp_path / "given")
+    given = _first_step(dataclasses.replace(task, start=start), tmp_path / "given")
     drawn = _first_step(dataclasses.replace(task, init=lambda key: start), tmp_path / "drawn")
     other = _first_step(task, tmp_path / "other")
     for name in start:

@@ -83,24 +83,15 @@ class Bounce:
 
     def compute(self, state: api.State) -> tuple[api.Result, ...]:
         table = api.canonical_rows(state["rows"], self.protocol)
-        impacts, onsets, colour, pitch, frames = _columns(table)
+        impacts = [row[~np.isnan(row)] for row in table[:, :MAX_EVENTS]]
+        onsets = [row[~np.isnan(row)] for row in table[:, MAX_EVENTS : 2 * MAX_EVENTS]]
+        colour, pitch, frames = table[:, -3:].T
         results = self._agreement(impacts, onsets, colour, pitch, "")
         if len(table) > 1:
             order = matching.derangement(len(table), self.context.seed)
             moved = [onsets[k] for k in order]
             results += self._agreement(impacts, moved, colour, pitch[order], "_mismatched")
         return *results, self._mean("ball_presence", frames / physics.NUM_FRAMES)
-
-    def weighted(self, state: api.State) -> tuple[api.Weighted, ...]:
-        """All but the mismatched controls, which no pairing of samples concerns."""
-        impacts, onsets, colour, pitch, frames = _columns(state["rows"])
-        right = (colour == pitch) & (colour >= 0)
-        scores = [
-            api.weighted_mean(f"f1_{name}", *matching.f1_terms(impacts, onsets, tolerance))
-            for name, tolerance in TOLERANCES.items()
-        ]
-        presence = api.weighted_mean("ball_presence", frames / physics.NUM_FRAMES)
-        return *scores, api.weighted_mean("colour_pitch", right), presence
 
     def _agreement(self, impacts, onsets, colour, pitch, suffix: str) -> list[api.Result]:
         """The three scores of one pairing of pictures and sounds."""
@@ -151,13 +142,6 @@ class Bounce:
 def make(context: api.Context) -> Bounce:
     """Makes the bounce metric; `context` must be of the bounce world (8 fps, 16 kHz)."""
     return Bounce(context=context)
-
-
-def _columns(table: np.ndarray):
-    """Impacts and onsets, a list of seconds a clip; colours, pitches and frames with a ball [n]."""
-    impacts = [row[~np.isnan(row)] for row in table[:, :MAX_EVENTS]]
-    onsets = [row[~np.isnan(row)] for row in table[:, MAX_EVENTS : 2 * MAX_EVENTS]]
-    return impacts, onsets, *table[:, -3:].T
 
 
 def rows(seen: Sequence[Seen]) -> api.State:

@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from mmdisco_jax.io import INT16_SCALE, to_int16
+from mmdisco_jax.io import to_int16
 
 CLIP_SECONDS = 2.0
 FPS = 8
@@ -136,5 +136,4 @@ def ring(rng: np.random.Generator, impacts, speeds, pitch_hz: float) -> np.ndarr
         tone = np.sin(2 * np.pi * pitch_hz * since) * np.exp(-since / 0.10)
         tone += 0.25 * np.sin(2 * np.pi * 1.9 * pitch_hz * since) * np.exp(-since / 0.05)
         wave[NUM_SAMPLES - len(since) :] += 0.6 * min(speed / FULL_SPEED, 1.0) * attack * tone
-    # Full scale is 32767 here: the clips of this world are what they have always been.
-    return to_int16(np.clip(wave, -1, 1) * (32767 / INT16_SCALE), check=False)
+    return to_int16(wave, check=False)

@@ -11,7 +11,7 @@ import optax
 from mmdisco_jax.discriminator.losses import cross_entropy, denoising
 from mmdisco_jax.guidance.joint import residual
 from mmdisco_jax.process.noising import TimeSampler, add_noise, draw_noise
-from mmdisco_jax.process.schedules import Schedule, common
+from mmdisco_jax.process.schedules import Schedule
 from mmdisco_jax.training.state import LossFn, init_state, make_step
 from mmdisco_jax.types import Array, LogRatioFn, Params
 from mmdisco_jax.worlds.toy.mixtures import ORDER, Mixture, exact_bases
@@ -34,13 +34,9 @@ def loss(
 
     Fakes come from the bases' own densities: what sampling the bases would give, without its error.
     """
-    names = ("cross_entropy", "denoising")
-    if unknown := set(weights).difference(names):
-        raise ValueError(f"unknown toy loss {sorted(unknown)}: choose from {', '.join(names)}.")
-    weights = dict.fromkeys(names, 0.0) | dict(weights)
-    if not any(weights.values()):
+    if not any(weights[name] for name in ("cross_entropy", "denoising")):
         raise ValueError(f"a discriminator needs a loss of positive weight, got {dict(weights)}.")
-    levels = TimeSampler(num_timesteps=common(schedules).num_timesteps)
+    levels = TimeSampler(num_timesteps=schedules["audio"].num_timesteps)
 
     def loss_fn(
         params: Params, frozen: Problem, batch: None, key: Array, step: Array, history: None
